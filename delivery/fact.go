@@ -1,0 +1,43 @@
+package delivery
+
+import "time"
+
+// FactKind says what a fact reports. The numbers are stored: never renumber.
+type FactKind uint8
+
+// The kinds of facts, in the order in which a message usually meets them.
+const (
+	FactAccepted   FactKind = 1  // made durable; Code = the status it was given
+	FactHeld       FactKind = 2  // may not go yet; Code = reason, Until = next look
+	FactClaimed    FactKind = 3  // leased; Code = node, Epoch = fencing token, Until = end of the lease
+	FactSent       FactKind = 4  // taken by the provider; Account, Code = provider id
+	FactDeferred   FactKind = 5  // failed for now; Code, Detail = why, Until = next attempt
+	FactAmbiguous  FactKind = 6  // no decisive answer; Until = when it is settled
+	FactEnded      FactKind = 7  // failed, suppressed, expired, canceled or unknown; Code, Detail = why
+	FactReceipt    FactKind = 8  // a provider's report; Status = what it says
+	FactReturned   FactKind = 9  // back in the queue without an attempt; Code = why
+	FactLate       FactKind = 10 // an outcome that came after its claim had been taken over; kept, not applied
+	FactRedelivery FactKind = 11 // queued again after an ambiguous attempt: a possible duplicate
+)
+
+var factNames = map[FactKind]string{
+	FactAccepted: "accepted", FactHeld: "held", FactClaimed: "claimed", FactSent: "sent", FactDeferred: "deferred",
+	FactAmbiguous: "ambiguous", FactEnded: "ended", FactReceipt: "receipt", FactReturned: "returned", FactLate: "late",
+	FactRedelivery: "redelivery",
+}
+
+func (k FactKind) String() string { return factNames[k] }
+
+// Fact is one line of a message's history. Facts are only ever added.
+type Fact struct {
+	Message MessageID
+	Kind    FactKind
+	At      time.Time // to the millisecond
+	Status  Status    // the message's status after the fact
+	Attempt int       // number of the attempt it belongs to; 0 = none
+	Epoch   int       // the claim's fencing token; 0 = none
+	Account AccountID // the connector account, where one was chosen
+	Code    string    // a stable word: reason, provider code or provider id
+	Detail  string    // one line, safe to show
+	Until   time.Time // when something happens next; zero = never
+}

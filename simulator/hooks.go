@@ -1,0 +1,5 @@
+package simulator
+
+import "net/http"
+
+func (s *Sim) hookRoutes(*http.ServeMux) {}

@@ -1,0 +1,355 @@
+// Package store says what the engine keeps and how: every message, its state, its due time and its history.
+//
+// The store is the truth. It is described as small roles, so that each consumer asks for what it uses; a Store has all
+// of them. Implementations live below (store/sqlite) and prove themselves with the kit in store/storetest.
+//
+// A method that touches one tenant's data takes the tenant; the rows of another tenant do not exist for it. A method
+// that works across tenants takes a System, which a reader can grep for. All times are UTC and kept to the millisecond;
+// the caller passes "now" from the one injected clock. All methods are safe for concurrent use. Writes that run at the
+// same time may share a commit; a method returns only after its own writes are durable.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/msgctl/msgctl/delivery"
+)
+
+// System is the explicit scope of work that belongs to no tenant: claims, sweeps, migrations. The zero System is refused.
+type System struct{ reason string }
+
+// AsSystem makes a system scope; reason names the caller, such as "sweeper".
+func AsSystem(reason string) System { return System{reason} }
+
+// Reason returns what the scope was made for; "" only for the zero System.
+func (s System) Reason() string { return s.reason }
+
+// Errors that every implementation returns, possibly wrapped.
+var (
+	// ErrNotFound: no such row for this tenant.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: the name is taken.
+	ErrExists = errors.New("already exists")
+	// ErrConflict: the row is not in the state the caller expected.
+	ErrConflict = errors.New("state has changed")
+	// ErrKeyReused: the idempotency key was used with another request.
+	ErrKeyReused = errors.New("idempotency key was used with another request")
+	// ErrUnavailable: the store cannot be written now (disk full, closed); nothing was changed.
+	ErrUnavailable = errors.New("storage unavailable")
+	// ErrOutcomeUnknown: the commit may or may not have happened; ask again with the same idempotency key.
+	ErrOutcomeUnknown = errors.New("outcome of the commit is unknown")
+)
+
+// QuotaError refuses a whole acceptance: nothing of it was stored.
+type QuotaError struct {
+	Limit, Used, Asked int64
+	Resets             time.Time
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("daily quota of %d messages: %d used, %d asked", e.Limit, e.Used, e.Asked)
+}
+
+// Store has every role.
+type Store interface {
+	Accepter
+	Reader
+	Work
+	Receipts
+	Suppressions
+	Campaigns
+	Audiences
+	Templates
+	Accounts
+	Tenants
+	Keys
+	Auditor
+	// Check proves in one cheap write that the store can take an acceptance now.
+	Check(ctx context.Context) error
+	// Close waits for running calls, refuses new ones with ErrUnavailable and leaves a clean file. Safe twice.
+	Close() error
+}
+
+// ---- accept
+
+// Accepter makes messages durable.
+type Accepter interface {
+	// Accept stores all messages of a, or none, in one transaction together with the idempotency row, the quota count
+	// and the facts. A message to a suppressed address is stored as suppressed. The same idempotency key with the same
+	// fingerprint returns the first results with Replayed set and stores nothing; with another fingerprint it is
+	// ErrKeyReused. Which request came first is decided by a unique index. Errors: *QuotaError, ErrNotFound for an
+	// unknown tenant, ErrUnavailable, ErrOutcomeUnknown.
+	Accept(ctx context.Context, tenant delivery.TenantID, a Acceptance) (Accepted, error)
+}
+
+// Acceptance is one request to accept messages.
+type Acceptance struct {
+	Now      time.Time
+	Key      *IdempotencyKey // nil = the request may be repeated
+	Messages []NewMessage    // at least one; ids strictly increasing
+}
+
+// IdempotencyKey makes a request repeatable. Its scope is (tenant, route, key).
+type IdempotencyKey struct {
+	Route       string // such as "POST /v1/messages"
+	Key         string // 1–255 printable ASCII characters
+	Fingerprint [32]byte
+	Expires     time.Time // after this the key may be used anew
+}
+
+// NewMessage is a message before it is stored.
+type NewMessage struct {
+	ID         delivery.MessageID
+	Channel    delivery.Channel
+	Lane       delivery.Lane
+	To         string // normalised
+	Payload    []byte // a delivery.Draft in JSON; opaque to the store
+	Segments   int    // SMS parts as known at accept; 1 where it is not SMS; 0 = known only after rendering
+	Account    delivery.AccountID  // a pinned account; zero = routing chooses
+	Campaign   delivery.CampaignID // zero = not of a campaign
+	DueAt      time.Time           // later than now = stored as scheduled, else as queued
+	ExpiresAt  time.Time           // no hand-off starts after this
+	AtMostOnce bool                // an ambiguous attempt ends the message as unknown
+	ClientRef  string              // the sender's own reference, at most 128 characters, given back in answers
+}
+
+// Accepted is the result of an acceptance, in the order of its messages.
+type Accepted struct {
+	Replayed bool
+	Results  []AcceptResult
+}
+
+// AcceptResult is what became of one message at accept.
+type AcceptResult struct {
+	ID     delivery.MessageID
+	Status delivery.Status // scheduled, queued or suppressed
+	Reason string          // for suppressed: the suppression's reason
+}
+
+// ---- read
+
+// Reader shows a tenant its messages.
+type Reader interface {
+	// Message returns one message. ErrNotFound also for another tenant's id.
+	Message(ctx context.Context, tenant delivery.TenantID, id delivery.MessageID) (Message, error)
+	// Messages returns a page, newest first, of what matches q.
+	Messages(ctx context.Context, tenant delivery.TenantID, q MessageQuery) ([]Message, error)
+	// Facts returns a message's history, oldest first.
+	Facts(ctx context.Context, tenant delivery.TenantID, id delivery.MessageID) ([]delivery.Fact, error)
+	// Events returns facts of all messages of the tenant with a sequence above after, oldest first. The sequence only
+	// grows; it may have gaps. latest is the highest sequence there is for the tenant, even when no event is returned.
+	Events(ctx context.Context, tenant delivery.TenantID, after int64, limit int) (events []Event, latest int64, err error)
+	// Ahead counts the waiting messages of the same queue that are due before the message, at most max.
+	Ahead(ctx context.Context, tenant delivery.TenantID, id delivery.MessageID, max int) (int, error)
+	// Cancel moves a waiting message to canceled. It returns the status after the call: canceled, or the status that made
+	// it too late, with ErrConflict.
+	Cancel(ctx context.Context, tenant delivery.TenantID, id delivery.MessageID, now time.Time) (delivery.Status, error)
+	// Usage returns how many messages the tenant had accepted on the UTC day of now.
+	Usage(ctx context.Context, tenant delivery.TenantID, now time.Time) (int64, error)
+}
+
+// Message is a stored message.
+type Message struct {
+	ID                delivery.MessageID
+	Tenant            delivery.TenantID
+	Channel           delivery.Channel
+	Lane              delivery.Lane
+	Status            delivery.Status
+	Reason            string // why it is held, deferred, failed, suppressed …; "" when the status says it all
+	Detail            string // one line, safe to show
+	To                string
+	Payload           []byte
+	Segments          int
+	Account           delivery.AccountID // pinned, or last chosen
+	Campaign          delivery.CampaignID
+	ProviderID        string
+	ClientRef         string
+	Attempts          int // attempts that count
+	Epoch             int
+	PossibleDuplicate bool
+	AtMostOnce        bool
+	AcceptedAt        time.Time
+	UpdatedAt         time.Time
+	DueAt             time.Time // waiting states: when something happens next; sending: end of the lease; else zero
+	ExpiresAt         time.Time
+}
+
+// MessageQuery selects messages. Zero fields do not filter.
+type MessageQuery struct {
+	Status   delivery.Status
+	Channel  delivery.Channel
+	To       string
+	Account  delivery.AccountID
+	Campaign delivery.CampaignID
+	Since    time.Time          // accepted at or after
+	Before   delivery.MessageID // continue below this id
+	Limit    int                // 1–1,000
+}
+
+// Event is a fact with its place in the tenant's ledger.
+type Event struct {
+	Seq     int64
+	Channel delivery.Channel
+	Fact    delivery.Fact
+}
+
+// ---- work
+
+// Work is what the pipeline does to messages, across tenants.
+type Work interface {
+	// DueQueues lists the queues that have a due message: status scheduled, queued, held or deferred with a due time at
+	// or before now. Oldest is the due time of its first.
+	DueQueues(ctx context.Context, sys System, now time.Time) ([]DueQueue, error)
+	// Due lists ids of due messages of one queue, oldest due time first, at most limit, that come after the given mark.
+	// The zero mark is the beginning; the returned mark continues behind the last id.
+	Due(ctx context.Context, sys System, q delivery.Queue, now time.Time, after DueMark, limit int) ([]delivery.MessageID, DueMark, error)
+	// Claim leases those of c.IDs that are waiting and due, in one step: status sending, epoch+1, lease until c.Until.
+	// In the same transaction it ends what may not go any more: expired messages, messages to an address that has been
+	// suppressed meanwhile; and holds messages of a paused campaign. These are not returned, nor are ids that somebody
+	// else has, that are not due or do not exist.
+	Claim(ctx context.Context, sys System, c Claim) ([]Claimed, error)
+	// Settle applies outcomes, each guarded by status and epoch: it applies only to a message that is sending (or, for
+	// Writer ByPlan, ambiguous) with that epoch. An outcome that comes too late changes no state and is kept as a fact.
+	// Sent applies parked receipts of the same provider id in the same transaction. Results are in the order of outcomes.
+	Settle(ctx context.Context, sys System, now time.Time, outcomes []Outcome) ([]Settled, error)
+	// Overdue lists messages whose lease has run out or whose ambiguous attempt is due to be settled, oldest first.
+	// With node set it lists, instead, every message that this node has under lease, run out or not: what a restarted
+	// node must settle first.
+	Overdue(ctx context.Context, sys System, now time.Time, node string, limit int) ([]Overdue, error)
+	// NextDue returns the earliest due time, lease end or settle time after now, or the zero time.
+	NextDue(ctx context.Context, sys System, now time.Time) (time.Time, error)
+	// Wake makes every message held for reason due now: of one campaign, or of one account, whichever is not zero.
+	Wake(ctx context.Context, sys System, now time.Time, reason string, campaign delivery.CampaignID, account delivery.AccountID) (int, error)
+}
+
+// DueQueue is a queue with due work.
+type DueQueue struct {
+	Queue  delivery.Queue
+	Oldest time.Time
+}
+
+// DueMark is a place in a queue's order of due times.
+type DueMark struct {
+	At time.Time
+	ID delivery.MessageID
+}
+
+// Claim asks for leases.
+type Claim struct {
+	IDs   []delivery.MessageID
+	Node  string
+	Now   time.Time
+	Until time.Time
+}
+
+// Claimed is a message under this node's lease.
+type Claimed struct {
+	ID                delivery.MessageID
+	Queue             delivery.Queue
+	To                string
+	Payload           []byte
+	Segments          int
+	Account           delivery.AccountID // pinned; zero = routing chooses
+	Campaign          delivery.CampaignID
+	Attempts          int // counted attempts before this one
+	Epoch             int
+	PossibleDuplicate bool
+	AtMostOnce        bool
+	AcceptedAt        time.Time
+	ExpiresAt         time.Time
+}
+
+// Outcome is what became of a claim.
+type Outcome struct {
+	ID      delivery.MessageID
+	Epoch   int
+	Writer  delivery.Writer // BySend or ByPlan
+	Status  delivery.Status // must be a legal move for Writer
+	Account delivery.AccountID
+	// ProviderID is kept with Sent. IndexProviderID makes it findable for receipts that carry nothing else.
+	ProviderID      string
+	IndexProviderID bool
+	Reason          string    // stable word or provider code; required for every status but Sent and Queued
+	Detail          string    // one line, safe to show
+	Until           time.Time // required for held, deferred, ambiguous and queued: the new due time
+	Attempted       bool      // an attempt was made that counts
+	Duplicate       bool      // sets PossibleDuplicate for every later attempt
+	Suppress        bool      // adds the address to the tenant's suppression list with Reason
+	Segments        int       // 0 = leave as it is
+}
+
+// Settled says whether an outcome was applied.
+type Settled struct {
+	Applied bool
+	Status  delivery.Status // the message's status after the call
+}
+
+// Overdue is a message whose lease or settle time has passed.
+type Overdue struct {
+	ID         delivery.MessageID
+	Queue      delivery.Queue
+	Status     delivery.Status // sending or ambiguous
+	Epoch      int
+	Account    delivery.AccountID
+	Attempts   int
+	AtMostOnce bool
+	DueAt      time.Time
+	ExpiresAt  time.Time
+}
+
+// Reasons that the store itself writes.
+const (
+	ReasonExpired        = "expired"
+	ReasonCanceled       = "canceled"
+	ReasonSuppressed     = "suppressed"
+	ReasonCampaignPaused = "campaign_paused"
+)
+
+// ---- receipts
+
+// Receipts keeps what providers report.
+type Receipts interface {
+	// Report stores receipts and moves the messages they belong to, by delivery.AfterReceipt, in one transaction.
+	// A receipt that matches no message yet is parked until its message is settled as sent, at most keep long. Receipts
+	// with Class BadRecipient or Consent add the address to the suppression list. Exact repeats change nothing and add no
+	// fact. Results are in the order of receipts.
+	Report(ctx context.Context, sys System, now time.Time, keep time.Duration, receipts []delivery.Receipt) ([]Reported, error)
+	// Parked counts receipts that wait for their message.
+	Parked(ctx context.Context, sys System) (int, error)
+	// DropParked removes receipts parked until before now and returns how many.
+	DropParked(ctx context.Context, sys System, now time.Time) (int, error)
+}
+
+// Reported is what became of a receipt.
+type Reported struct {
+	Message delivery.MessageID // zero = parked
+	Tenant  delivery.TenantID
+	Status  delivery.Status // after the call
+	Changed bool
+}
+
+// ---- suppressions
+
+// Suppression keeps an address from being written to.
+type Suppression struct {
+	Channel delivery.Channel // zero = every channel
+	To      string           // normalised
+	Reason  string           // such as opt_out, bad_recipient, complaint, manual
+	Source  string           // what caused it, such as a message id or "api"
+	At      time.Time
+}
+
+// Suppressions is a tenant's list of addresses that must not be written to. It is read again in each claim.
+type Suppressions interface {
+	// Suppress adds or replaces entries.
+	Suppress(ctx context.Context, tenant delivery.TenantID, entries []Suppression) error
+	// Unsuppress removes an entry; ErrNotFound when there is none.
+	Unsuppress(ctx context.Context, tenant delivery.TenantID, ch delivery.Channel, to string) error
+	// Suppressed returns the entry that keeps ch from to, if any.
+	Suppressed(ctx context.Context, tenant delivery.TenantID, ch delivery.Channel, to string) (Suppression, bool, error)
+	// SuppressionList returns a page in order of (To, Channel), after the given address; "" is the beginning.
+	SuppressionList(ctx context.Context, tenant delivery.TenantID, after string, limit int) ([]Suppression, error)
+}
