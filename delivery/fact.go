@@ -41,3 +41,11 @@ type Fact struct {
 	Detail  string    // one line, safe to show
 	Until   time.Time // when something happens next; zero = never
 }
+
+// Standing is what the running pipeline knows about a queue's head beyond what is stored: why nothing of it goes now.
+type Standing struct {
+	Reason    string    // such as rate_limited or connector_paused; "" = nothing stands in the way
+	Until     time.Time // when that ends; zero = not by itself
+	Account   string    // the connector account it is about, "" = none
+	PerSecond float64   // the rate that holds it back, 0 = none
+}

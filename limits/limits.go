@@ -20,9 +20,10 @@ type Rate struct {
 // Key names a bound. Zero fields mean "any": {Tenant: "acme"} bounds all of acme's traffic, {Account: x} one connector
 // account for all tenants, {Tenant: "acme", Account: x} acme's part of it.
 type Key struct {
-	Tenant  delivery.TenantID
-	Channel delivery.Channel
-	Account delivery.AccountID
+	Tenant   delivery.TenantID
+	Channel  delivery.Channel
+	Account  delivery.AccountID
+	Campaign delivery.CampaignID
 }
 
 // Bound is a key with its rate at the time of asking: a changed rate takes effect with the next reservation.
