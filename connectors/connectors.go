@@ -115,7 +115,7 @@ type Kind struct {
 	// Ambiguity says how an attempt without an answer is settled.
 	Ambiguity Ambiguity
 	// ResolveWindow is how long to wait for a receipt or query before an ambiguous attempt counts as unanswered. Zero:
-	// 90 s for Correlate and Query, at once for DedupeKey and None.
+	// 90 s for Correlate and Query, at once for DedupeKey and None. A setting named "resolve_window" overrides it.
 	ResolveWindow time.Duration
 	// Concurrency bounds simultaneous Sends on one account; 0 means 16. A setting named "concurrency" overrides it.
 	Concurrency int
@@ -149,6 +149,7 @@ type Account struct {
 	Log      *slog.Logger
 	Now      func() time.Time
 	// Dial is the only way out for raw connections: it refuses addresses that the egress policy forbids, after DNS.
+	// A refusal has the method EgressBlocked() string, to be found with errors.As.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// HTTP is the only way out for HTTP: same policy, no redirects, no proxy from the environment. Its Timeout is unset;
 	// the context of Send bounds a request.

@@ -148,6 +148,7 @@ var moves = map[Status]map[Status][]Writer{
 	},
 	StatusSent:        {StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt}},
 	StatusDelivered:   {StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt}}, // e-mail only: an asynchronous bounce wins
+	StatusRead:        {StatusUndelivered: {ByReceipt}},                          // e-mail only, for the same reason
 	StatusUndelivered: {StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}},   // phone channels only: late success corrects
 	StatusUnknown:     {StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt}},
 }

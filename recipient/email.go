@@ -2,6 +2,7 @@ package recipient
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -101,10 +102,12 @@ func hostname(domain string) (host, rule string) {
 	host = asciiLower(domain)
 	if !isASCII(domain) || strings.Contains(host, "xn--") {
 		ascii, err := idna.Lookup.ToASCII(host)
-		if err != nil {
+		if err == nil && utf8.ValidString(domain) {
+			host, err = idna.Lookup.ToASCII(ascii) // a few names that it writes it does not read
+		}
+		if err != nil || host != ascii {
 			return "", "the domain is not a valid internationalised name"
 		}
-		host = ascii
 	}
 	if len(host) > maxDomain {
 		return "", "too long: a domain has at most 253 characters"

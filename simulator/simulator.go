@@ -7,6 +7,7 @@ package simulator
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +34,8 @@ type Options struct {
 	ReceiptDelay time.Duration
 	// Password opens every SMPP bind and SMTP login; empty accepts any. The system_id or user name is the account's name.
 	Password string
+	// TLSConfig, when set, makes the mail server offer STARTTLS.
+	TLSConfig *tls.Config
 	// WhatsAppToken is the bearer token that the WhatsApp API asks for; empty accepts any.
 	WhatsAppToken string
 	// WhatsAppSecret signs WhatsApp callbacks (X-Hub-Signature-256).

@@ -46,9 +46,9 @@ func Append(dst []byte, text string, enc Encoding) ([]byte, error) {
 	return out, nil
 }
 
-// Decode reads what Encode wrote. What cannot be read (an octet above 127 or a lone escape in GSM7, an odd octet or half
-// a surrogate pair in UCS2) becomes U+FFFD: a text from a phone is shown as far as it can be. An encoding that is
-// neither gives "".
+// Decode reads what Encode wrote. What cannot be read (an octet above 127 or a lone escape in GSM7, an odd octet or
+// half a surrogate pair in UCS2) becomes U+FFFD: a text from a phone is shown as far as it can be. An encoding that
+// is neither gives "".
 func Decode(b []byte, enc Encoding) string {
 	switch enc {
 	case GSM7:

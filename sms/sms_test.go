@@ -236,7 +236,9 @@ func TestEveryText(t *testing.T) {
 }
 
 func FuzzSplit(f *testing.F) {
-	for _, s := range []string{"", "a", "€", "\xff\xfe", "я", "\U0001F600", strings.Repeat("€", 90), "e\u0301’", "\x1b\x00"} {
+	for _, s := range []string{
+		"", "a", "€", "\xff\xfe", "я", "\U0001F600", strings.Repeat("€", 90), "e\u0301’", "\x1b\x00",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) { check(t, text) })

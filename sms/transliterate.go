@@ -2,11 +2,11 @@ package sms
 
 import "strings"
 
-// Transliterate writes text with the characters of the GSM alphabet where the replacement is obvious: typographic quotes
-// and dashes, an ellipsis, special spaces, a letter without an accent that the alphabet lacks, a Greek capital that looks
-// like a Latin one. It returns the characters, at most 20, for which there is none: they stay in the result, so when
-// there are any, the result still travels as UCS2 and the caller does better to keep the original. Offsets count runes
-// of text.
+// Transliterate writes text with the characters of the GSM alphabet where the replacement is obvious: typographic
+// quotes and dashes, an ellipsis, special spaces, a letter without an accent that the alphabet lacks, a Greek capital
+// that looks like a Latin one. It returns the characters, at most 20, for which there is none: they stay in the
+// result, so when there are any, the result still travels as UCS2 and the caller does better to keep the original.
+// Offsets count runes of text.
 func Transliterate(text string) (string, []Forced) {
 	if _, enc := Count(text); enc == GSM7 {
 		return text, nil

@@ -85,6 +85,13 @@ type Accepter interface {
 	Accept(ctx context.Context, tenant delivery.TenantID, a Acceptance) (Accepted, error)
 }
 
+// Replayer is an optional capability of a Store: it answers a repeated request that could not be accepted any more, such
+// as one whose send_at has passed since. Replay returns the first results of the key with Replayed set and stores
+// nothing; ErrNotFound when the key is new or has expired, ErrKeyReused as Accept.
+type Replayer interface {
+	Replay(ctx context.Context, tenant delivery.TenantID, key IdempotencyKey, now time.Time) (Accepted, error)
+}
+
 // Acceptance is one request to accept messages.
 type Acceptance struct {
 	Now      time.Time
@@ -105,9 +112,9 @@ type NewMessage struct {
 	ID         delivery.MessageID
 	Channel    delivery.Channel
 	Lane       delivery.Lane
-	To         string // normalised
-	Payload    []byte // a delivery.Draft in JSON; opaque to the store
-	Segments   int    // SMS parts as known at accept; 1 where it is not SMS; 0 = known only after rendering
+	To         string              // normalised
+	Payload    []byte              // a delivery.Draft in JSON; opaque to the store
+	Segments   int                 // SMS parts as known at accept; 1 where it is not SMS; 0 = known only after rendering
 	Account    delivery.AccountID  // a pinned account; zero = routing chooses
 	Campaign   delivery.CampaignID // zero = not of a campaign
 	DueAt      time.Time           // later than now = stored as scheduled, else as queued

@@ -1,0 +1,52 @@
+# msgctl: build, test and show. "make help" lists the targets.
+SHELL := /bin/bash
+GO ?= go
+OUT ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+export CGO_ENABLED ?= 0
+LDFLAGS := -s -w -X main.version=$(VERSION)
+RACE_PKGS := ./delivery/... ./limits/... ./broker/... ./routing/... ./pipeline/... ./connectors/... ./simulator/... ./templates/... ./campaigns/... ./sdk/... ./store/...
+
+.PHONY: help build demo test unit race lint fmt generate verify features bench fuzz soak crash clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+build: ## build bin/msgctl and bin/engine, static, no cgo
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/msgctl ./cmd/engine
+
+demo: build ## run a campaign of 10,000 people over four channels, all on this machine
+	@./bin/msgctl demo
+
+test: lint unit race ## everything that CI runs
+
+unit: ## unit tests, kits, features, import arrows
+	$(GO) vet ./...
+	$(GO) test -timeout 15m ./...
+
+race: ## the concurrent packages under the race detector
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 15m $(RACE_PKGS)
+
+lint: ## golangci-lint, pinned in tools/go.mod
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+fmt: ## format
+	gofmt -w $$(git ls-files '*.go')
+
+features: ## the promises as Gherkin, on an in-process engine
+	$(GO) test -count=1 -v -run TestFeatures ./features/...
+
+bench: build ## messages/s, p50, p99, CPU and memory per channel beside the limits of this machine; OUT=file.json keeps them
+	@$(GO) run ./bench -out '$(OUT)'
+
+fuzz: ## each fuzz target for FUZZTIME (default 30s)
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-30s} $$p; done; done
+
+crash: build ## CYCLES campaigns (default 3), each with its engine killed three times; nothing may be lost
+	$(GO) test -count=1 -v -timeout 60m -run 'TestKill' ./bench/crash -cycles $${CYCLES:-3}
+
+clean: ## remove what build and demo made
+	rm -rf bin out .msgctl

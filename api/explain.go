@@ -1,0 +1,402 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/sdk"
+	"github.com/msgctl/msgctl/store"
+)
+
+// maxAhead bounds how many messages in front of another one are counted.
+const maxAhead = 10_000
+
+// situation is all that an explanation is made of.
+type situation struct {
+	msg      store.Message
+	facts    []delivery.Fact
+	standing delivery.Standing // of the message's queue; zero = unknown, or nothing is in the way
+	ahead    int
+	account  string // names as people know them, "" = none
+	campaign string
+	cause    *store.Suppression // what suppresses the address now, if anything
+	now      time.Time
+}
+
+// explainMessage says why a message is where it is.
+func explainMessage(c *call) error {
+	m, err := c.stored()
+	if err != nil {
+		return err
+	}
+	s := situation{msg: m, now: c.a.Now()}
+	if s.facts, err = c.a.Store.Facts(c.ctx(), c.tenant, m.ID); err != nil {
+		return err
+	}
+	n, err := c.names()
+	if err != nil {
+		return err
+	}
+	s.account, s.campaign = n.account(m.Account), n.campaign(m.Campaign)
+	if m.Status.Waiting() && m.Status != delivery.StatusSending {
+		if s.ahead, err = c.a.Store.Ahead(c.ctx(), c.tenant, m.ID, maxAhead); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if c.a.Traffic != nil {
+			s.standing, _ = c.a.Traffic.Standing(delivery.Queue{Tenant: c.tenant, Channel: m.Channel, Lane: m.Lane})
+		}
+	}
+	if m.Status == delivery.StatusSuppressed {
+		if sup, found, err := c.a.Store.Suppressed(c.ctx(), c.tenant, m.Channel, m.To); err != nil {
+			return err
+		} else if found {
+			s.cause = &sup
+		}
+	}
+	return c.json(http.StatusOK, s.explain())
+}
+
+// explain puts a situation into one sentence, with what would change it.
+func (s *situation) explain() sdk.Explanation {
+	m := &s.msg
+	e := sdk.Explanation{
+		ID: m.ID.String(), Status: sdk.Status(m.Status.String()), Reason: m.Reason,
+		Since: when(s.since()), Until: when(m.DueAt), Ahead: s.ahead,
+	}
+	tell := map[delivery.Status]func(*situation, *sdk.Explanation){
+		delivery.StatusScheduled:   (*situation).scheduled,
+		delivery.StatusQueued:      (*situation).queued,
+		delivery.StatusHeld:        (*situation).held,
+		delivery.StatusDeferred:    (*situation).deferred,
+		delivery.StatusSending:     (*situation).sending,
+		delivery.StatusAmbiguous:   (*situation).ambiguous,
+		delivery.StatusSent:        (*situation).sent,
+		delivery.StatusDelivered:   (*situation).arrived,
+		delivery.StatusRead:        (*situation).arrived,
+		delivery.StatusUndelivered: (*situation).undelivered,
+		delivery.StatusFailed:      (*situation).failed,
+		delivery.StatusSuppressed:  (*situation).suppressed,
+		delivery.StatusExpired:     (*situation).expired,
+		delivery.StatusCanceled:    (*situation).canceled,
+		delivery.StatusUnknown:     (*situation).unknown,
+	}[m.Status]
+	if tell == nil {
+		e.Summary = "It is " + m.Status.String() + "."
+		return e
+	}
+	tell(s, &e)
+	if m.Status.Waiting() && m.Status != delivery.StatusSending && m.Status != delivery.StatusAmbiguous {
+		e.WouldChange = append(e.WouldChange, "stop it: msgctl message cancel "+m.ID.String())
+	}
+	if m.Status.Waiting() && !m.ExpiresAt.IsZero() {
+		e.Summary += " It expires at " + stamp(m.ExpiresAt) + "."
+	}
+	if m.PossibleDuplicate && m.Status != delivery.StatusAmbiguous {
+		e.Summary += " An earlier attempt may have reached the provider, so this one may be a duplicate."
+	}
+	return e
+}
+
+// since is when the message came to its present status: the first of its last facts that agree on it.
+func (s *situation) since() time.Time {
+	t := s.msg.UpdatedAt
+	for i := len(s.facts) - 1; i >= 0; i-- {
+		if s.facts[i].Status != s.msg.Status {
+			break
+		}
+		t = s.facts[i].At
+	}
+	return t
+}
+
+// last is the newest fact of a kind.
+func (s *situation) last(kinds ...delivery.FactKind) (delivery.Fact, bool) {
+	for i := len(s.facts) - 1; i >= 0; i-- {
+		for _, k := range kinds {
+			if s.facts[i].Kind == k {
+				return s.facts[i], true
+			}
+		}
+	}
+	return delivery.Fact{}, false
+}
+
+func (s *situation) scheduled(e *sdk.Explanation) {
+	e.Summary = "It waits for its send_at, " + stamp(s.msg.DueAt) + s.in(s.msg.DueAt) + "."
+	e.Ahead = 0
+}
+
+func (s *situation) queued(e *sdk.Explanation) {
+	if s.standing.Reason != "" {
+		e.Reason = s.standing.Reason
+		e.Until = when(s.standing.Until)
+		s.blocked(e, s.standing.Reason, s.standing.Account, "", s.standing.Until)
+		return
+	}
+	e.Until = nil
+	switch {
+	case s.ahead >= maxAhead:
+		e.Summary = fmt.Sprintf("It is due and waits for its turn: %d messages or more of its queue go first.", maxAhead)
+	case s.ahead > 1:
+		e.Summary = fmt.Sprintf("It is due and waits for its turn: %d messages of its queue go first.", s.ahead)
+	case s.ahead == 1:
+		e.Summary = "It is due and waits for its turn: one message of its queue goes first."
+	default:
+		e.Summary = "It is due and goes next; nothing stands in its way."
+	}
+	if f, ok := s.last(delivery.FactReturned, delivery.FactRedelivery); ok && f.Status == delivery.StatusQueued {
+		e.Summary += " It was taken before and came back (" + f.Code + ")."
+	}
+	if s.ahead > 0 && s.msg.Lane != delivery.Urgent {
+		e.WouldChange = append(e.WouldChange, "send such messages in the urgent lane, which goes first: msgctl send --lane urgent")
+	}
+}
+
+func (s *situation) held(e *sdk.Explanation) {
+	account, rate := s.account, 0.0
+	if s.standing.Reason == s.msg.Reason {
+		rate = s.standing.PerSecond
+		if s.standing.Account != "" {
+			account = s.standing.Account
+		}
+	}
+	if rate == 0 {
+		s.standing.PerSecond = 0
+	}
+	s.blocked(e, s.msg.Reason, account, s.msg.Detail, s.msg.DueAt)
+}
+
+// blocked tells what keeps a due message back.
+func (s *situation) blocked(e *sdk.Explanation, reason, account, detail string, until time.Time) {
+	connector := "the connector"
+	if account != "" {
+		connector = "connector " + account
+	}
+	why := ""
+	if detail != "" {
+		why = ": " + strings.TrimSuffix(detail, ".")
+	}
+	switch reason {
+	case "rate_limited":
+		limit := detail
+		if limit == "" {
+			limit = connector + "'s rate is used up"
+			if s.standing.PerSecond > 0 {
+				limit = fmt.Sprintf("the limit of %g per second at %s is used up", s.standing.PerSecond, connector)
+			}
+		}
+		e.Summary = "It waits for a rate limit: " + limit + s.till(until) + "."
+		e.WouldChange = append(e.WouldChange, "raise the tenant's limit: msgctl tenant set", "or the connector's rate: msgctl connector add")
+	case "connector_paused":
+		e.Summary = fmt.Sprintf("It is held because %s is paused%s.", connector, why)
+		e.WouldChange = append(e.WouldChange, "msgctl connector resume "+orName(account), "or add another connector: msgctl connector add")
+	case "connector_down":
+		e.Summary = fmt.Sprintf("It is held because %s cannot work%s; the next try is%s.", connector, why, s.at(until))
+		e.WouldChange = append(e.WouldChange, "find out why: msgctl connector test "+orName(account),
+			"or add another connector: msgctl connector add")
+	case "no_connector":
+		e.Summary = fmt.Sprintf("It is held because there is no connector for %s.", s.msg.Channel)
+		e.WouldChange = append(e.WouldChange, "msgctl connector add")
+	case store.ReasonCampaignPaused:
+		e.Until = nil // its due time is only when somebody looks again
+		e.Summary = fmt.Sprintf("It is held because its campaign %s is paused.", s.campaign)
+		e.WouldChange = append(e.WouldChange, "msgctl campaign resume "+s.campaign)
+	case "ambiguous":
+		e.Summary = "It is held because an attempt ended without an answer, and the tenant's policy is to hold then."
+		e.WouldChange = append(e.WouldChange, "a late receipt from the provider")
+	case "":
+		e.Summary = "It is held; the engine looks again" + s.at(until) + "."
+	default:
+		e.Summary = fmt.Sprintf("It is held (%s)%s; the engine looks again%s.", reason, why, s.at(until))
+	}
+}
+
+func orName(account string) string {
+	if account == "" {
+		return "NAME"
+	}
+	return account
+}
+
+func (s *situation) deferred(e *sdk.Explanation) {
+	e.Summary = fmt.Sprintf("Attempt %d at %s failed for now (%s); the next one is%s.",
+		max(s.msg.Attempts, 1), s.via(), s.code(), s.at(s.msg.DueAt))
+	if s.account != "" {
+		e.WouldChange = append(e.WouldChange, "see what the provider says: msgctl connector test "+s.account)
+	}
+}
+
+func (s *situation) sending(e *sdk.Explanation) {
+	e.Summary = "A worker has it: its hand-off to " + s.via() + " is under way."
+	if s.msg.DueAt.Before(s.now) {
+		e.Summary = "A worker had it and did not come back in time; the engine takes it over now."
+	}
+}
+
+func (s *situation) ambiguous(e *sdk.Explanation) {
+	e.Summary = fmt.Sprintf("An attempt at %s ended without a decisive answer (%s), so it may have arrived. "+
+		"The engine waits for a receipt until %s and then decides by the tenant's policy.", s.via(), s.code(), stamp(s.msg.DueAt))
+	if s.msg.AtMostOnce {
+		e.Summary += " It was sent with at_most_once, so there is no second attempt."
+	}
+	e.WouldChange = append(e.WouldChange, "a receipt from the provider", "the tenant's policy: msgctl tenant set --on-ambiguous")
+}
+
+func (s *situation) sent(e *sdk.Explanation) {
+	e.Until = nil
+	e.Summary = fmt.Sprintf("%s took it at %s; no receipt has said yet whether it arrived.", upper(s.via()), stamp(s.sentAt()))
+	e.WouldChange = append(e.WouldChange, "a receipt from the provider, where it sends any")
+}
+
+func (s *situation) sentAt() time.Time {
+	if f, ok := s.last(delivery.FactSent); ok {
+		return f.At
+	}
+	return s.msg.UpdatedAt
+}
+
+func (s *situation) arrived(e *sdk.Explanation) {
+	e.Until = nil
+	e.Summary = fmt.Sprintf("%s reports that it was %s at %s.", upper(s.via()), s.msg.Status, stamp(s.since()))
+}
+
+func (s *situation) undelivered(e *sdk.Explanation) {
+	e.Until = nil
+	e.Summary = fmt.Sprintf("%s took it and reports that it did not arrive (%s).", upper(s.via()), s.code())
+	if s.msg.Channel != delivery.Email {
+		e.WouldChange = append(e.WouldChange, "a later receipt that says otherwise")
+	}
+	e.WouldChange = append(e.WouldChange, "check the address, then send a new message")
+}
+
+func (s *situation) failed(e *sdk.Explanation) {
+	e.Until = nil
+	switch {
+	case s.msg.Reason == "render_failed":
+		e.Summary = "Its template could not be rendered: " + strings.TrimSuffix(s.msg.Detail, ".") + "."
+		e.WouldChange = append(e.WouldChange, "correct the template or the variables and send a new message: msgctl template render")
+		return
+	case s.msg.Reason == "ambiguous":
+		e.Summary = "An attempt ended without an answer, and the tenant's policy is to fail then; it may have arrived."
+		e.WouldChange = append(e.WouldChange, "a late receipt from the provider")
+		return
+	case s.msg.Attempts == 0:
+		e.Summary = "It failed before an attempt was made (" + s.code() + ")."
+	default:
+		e.Summary = fmt.Sprintf("%s refused it for good at attempt %d (%s).", upper(s.via()), s.msg.Attempts, s.code())
+	}
+	e.WouldChange = append(e.WouldChange, "solve the cause and send a new message; this one is not tried again")
+}
+
+func (s *situation) suppressed(e *sdk.Explanation) {
+	e.Until = nil
+	what, to := s.msg.Reason, s.msg.To
+	if s.cause == nil {
+		e.Summary = "It was not sent because the address was on the suppression list (" + orWord(what) + "); it is not any more."
+		e.WouldChange = append(e.WouldChange, "send a new message")
+		return
+	}
+	e.Reason = s.cause.Reason
+	e.Summary = fmt.Sprintf("It was not sent because the address is on the suppression list since %s (%s, from %s).",
+		stamp(s.cause.At), orWord(s.cause.Reason), orWord(s.cause.Source))
+	remove := "msgctl suppress rm " + to
+	if s.cause.Channel != 0 {
+		remove += " --channel " + s.cause.Channel.String()
+	}
+	e.WouldChange = append(e.WouldChange, remove+", if the person agrees, then send a new message")
+}
+
+func (s *situation) expired(e *sdk.Explanation) {
+	e.Until = nil
+	e.Summary = "Its time ran out at " + stamp(s.msg.ExpiresAt) + " before a hand-off"
+	if f, ok := s.last(delivery.FactDeferred, delivery.FactHeld); ok {
+		e.Summary += "; it waited last because of " + orWord(f.Code)
+		if f.Detail != "" {
+			e.Summary += " (" + strings.TrimSuffix(f.Detail, ".") + ")"
+		}
+	}
+	e.Summary += "."
+	e.WouldChange = append(e.WouldChange, "send a new message, with a longer --ttl")
+}
+
+func (s *situation) canceled(e *sdk.Explanation) {
+	e.Until = nil
+	e.Summary = "It was canceled at " + stamp(s.since()) + " and never handed off."
+	if s.campaign != "" {
+		e.Summary = "It was canceled at " + stamp(s.since()) + ", with its campaign " + s.campaign +
+			" or by itself, and never handed off."
+	}
+}
+
+func (s *situation) unknown(e *sdk.Explanation) {
+	e.Until = nil
+	e.Summary = "It was to be sent at most once, and the one attempt at " + s.via() + " ended without a decisive answer: " +
+		"nobody knows whether it arrived."
+	e.WouldChange = append(e.WouldChange, "a late receipt from the provider")
+}
+
+// via names the connector in the middle of a sentence.
+func (s *situation) via() string {
+	if s.account == "" {
+		return "the provider"
+	}
+	return "connector " + s.account
+}
+
+// code is the reason with what it means, as far as the provider said.
+func (s *situation) code() string {
+	if s.msg.Detail == "" {
+		return orWord(s.msg.Reason)
+	}
+	return orWord(s.msg.Reason) + ": " + strings.TrimSuffix(s.msg.Detail, ".")
+}
+
+func (s *situation) at(t time.Time) string {
+	if t.IsZero() {
+		return " soon"
+	}
+	if !t.After(s.now) {
+		return " now"
+	}
+	return " at " + stamp(t) + s.in(t)
+}
+
+func (s *situation) till(t time.Time) string {
+	if !t.After(s.now) {
+		return ""
+	}
+	return "; its turn is expected at " + stamp(t) + s.in(t)
+}
+
+// in is the distance to an instant that lies ahead, as people say it.
+func (s *situation) in(t time.Time) string {
+	d := t.Sub(s.now)
+	switch {
+	case d <= 0:
+		return ""
+	case d < time.Second:
+		return " (in less than a second)"
+	case d < time.Minute:
+		return fmt.Sprintf(" (in %d s)", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf(" (in %d min)", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf(" (in %d h)", int(d.Hours()))
+	}
+	return fmt.Sprintf(" (in %d days)", int(d.Hours()/24))
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+func orWord(s string) string {
+	if s == "" {
+		return "no reason given"
+	}
+	return s
+}
+
+func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -1,0 +1,158 @@
+//go:build unix
+
+package crash
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/msgctl/msgctl/sandbox"
+	"github.com/msgctl/msgctl/simulator"
+)
+
+// simulate is the simulator's process. It says where it listens, obeys a command a line, and ends with its input, so
+// that it never outlives whoever started it:
+//
+//	callback URL   post WhatsApp statuses there
+//	stall          say for how long, in microseconds, this process got no processor at worst since the last time
+func simulate(in io.Reader, out, errs io.Writer) int {
+	sim, err := simulator.Start(context.Background(), sandbox.SimulatorOptions())
+	if err != nil {
+		fmt.Fprintln(errs, err)
+		return 1
+	}
+	defer sim.Close()
+	fmt.Fprintln(out, sim.SMPPAddr(), sim.SMTPAddr(), sim.URL())
+	var worst atomic.Int64
+	tick := time.NewTicker(stallTick)
+	defer tick.Stop()
+	go func() {
+		for last := range tick.C {
+			// The channel keeps one tick: how late it is read is how long nothing here ran.
+			worst.Store(max(worst.Load(), time.Since(last).Microseconds()))
+		}
+	}()
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		switch command, arg, _ := strings.Cut(lines.Text(), " "); command {
+		case "callback":
+			sim.SetWhatsAppCallback(arg)
+		case "stall":
+			fmt.Fprintln(out, worst.Swap(0))
+		}
+	}
+	return 0
+}
+
+const stallTick = time.Millisecond
+
+// simProcess is the lab's side of the simulator's process.
+type simProcess struct {
+	l     *lab
+	at    sandbox.Addresses
+	in    io.Writer
+	out   *bufio.Reader
+	slows []string // accounts that are slow now
+
+	ledger []simulator.Entry // as far as it was read
+}
+
+func startSimulator(l *lab) *simProcess {
+	self, err := os.Executable()
+	l.NoError(err)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), roleEnv+"=simulator")
+	s := &simProcess{l: l}
+	s.in, err = cmd.StdinPipe()
+	l.NoError(err)
+	out, err := cmd.StdoutPipe()
+	l.NoError(err)
+	l.run(cmd, l.log+".simulator")
+	s.out = bufio.NewReader(out)
+	where := strings.Fields(s.answer())
+	l.Len(where, 3)
+	s.at = sandbox.Addresses{SMPP: where[0], SMTP: where[1], HTTP: where[2]}
+	return s
+}
+
+func (s *simProcess) tell(line string) {
+	_, err := fmt.Fprintln(s.in, line)
+	s.l.NoError(err)
+}
+
+func (s *simProcess) answer() string {
+	line, err := s.out.ReadString('\n')
+	s.l.NoError(err)
+	return strings.TrimSpace(line)
+}
+
+// stall returns for how long the simulator did not run at worst, since it was last asked.
+func (s *simProcess) stall() time.Duration {
+	s.tell("stall")
+	us, err := strconv.Atoi(s.answer())
+	s.l.NoError(err)
+	return time.Duration(us) * time.Microsecond
+}
+
+// seen reads what is new in the ledger and returns all of it.
+func (s *simProcess) seen() []simulator.Entry {
+	s.l.t.Helper()
+	resp := s.request(http.MethodGet, "/sim/ledger?after="+strconv.Itoa(len(s.ledger)))
+	defer resp.Body.Close()
+	for dec := json.NewDecoder(resp.Body); ; {
+		var e simulator.Entry
+		err := dec.Decode(&e)
+		if err == io.EOF {
+			return s.ledger
+		}
+		s.l.NoError(err)
+		s.ledger = append(s.ledger, e)
+		s.l.Equal(len(s.ledger), e.Seq, "the ledger has a hole")
+	}
+}
+
+// slow delays the answers to every account of sandbox.Connect; heal ends it.
+func (s *simProcess) slow(d time.Duration) {
+	for _, account := range []string{"sim-sms", "sim-mail", sandbox.PhoneNumberID, "200"} {
+		s.request(http.MethodPost, "/sim/accounts/"+account+"/slow?by="+url.QueryEscape(d.String())).Body.Close()
+		s.slows = append(s.slows, account)
+	}
+}
+
+func (s *simProcess) heal() {
+	for _, account := range s.slows {
+		s.request(http.MethodPost, "/sim/accounts/"+account+"/heal").Body.Close()
+	}
+	s.slows = nil
+}
+
+func (s *simProcess) request(method, path string) *http.Response {
+	s.l.t.Helper()
+	req, err := http.NewRequestWithContext(s.l.ctx, method, s.at.HTTP+path, nil)
+	s.l.NoError(err)
+	resp, err := http.DefaultClient.Do(req)
+	s.l.NoError(err)
+	s.l.Equal(http.StatusOK, resp.StatusCode)
+	return resp
+}
+
+// taken returns what the providers took, of the entries from a place on.
+func taken(entries []simulator.Entry) []Address {
+	out := make([]Address, 0, len(entries))
+	for _, e := range entries {
+		if e.Taken {
+			out = append(out, Address{e.Channel, e.To})
+		}
+	}
+	return out
+}

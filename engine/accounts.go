@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/msgctl/msgctl/connectors"
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/routing"
+	"github.com/msgctl/msgctl/store"
+	"github.com/msgctl/msgctl/vault"
+)
+
+// accounts are the connector accounts that are open, with the stored rows they were opened from.
+type accounts struct {
+	mu   sync.Mutex
+	open map[delivery.AccountID]openAccount
+	http *http.Client
+}
+
+type openAccount struct {
+	row     store.Account
+	account *routing.Account
+}
+
+// ConnectorsChanged makes the running engine follow the stored accounts. It is called after each change.
+func (e *Engine) ConnectorsChanged(ctx context.Context) {
+	if err := e.loadAccounts(ctx); err != nil {
+		e.log.Error("connector accounts cannot be read", "err", err)
+	}
+}
+
+// TenantChanged makes the running engine follow a tenant's limits and policy.
+func (e *Engine) TenantChanged(_ context.Context, id delivery.TenantID) { e.pipeline.TenantChanged(id) }
+
+// loadAccounts opens what is new or changed, keeps what is not, and lets the pipeline close the rest. An account that
+// does not open is left out with a reason in the log: the others must not suffer.
+func (e *Engine) loadAccounts(ctx context.Context) error {
+	a := &e.accounts
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rows, err := e.store.AllAccounts(ctx, system)
+	if err != nil {
+		return err
+	}
+	next := make(map[delivery.AccountID]openAccount, len(rows))
+	list := make([]*routing.Account, 0, len(rows))
+	changed := false
+	for _, row := range rows {
+		have, ok := a.open[row.ID]
+		if !ok || !have.row.UpdatedAt.Equal(row.UpdatedAt) || have.row.Paused != row.Paused {
+			opened, err := e.openAccount(ctx, row)
+			if err != nil {
+				e.log.Error("a connector account cannot be opened", "tenant", string(row.Tenant), "connector", row.Name, "err", err)
+				continue
+			}
+			have, changed = openAccount{row, opened}, true
+		}
+		next[row.ID] = have
+		list = append(list, have.account)
+	}
+	changed = changed || len(next) != len(a.open)
+	a.open = next
+	if !changed {
+		return nil
+	}
+	e.pipeline.SetAccounts(list)
+	// What waited for a connector to come or to come back may go now.
+	for _, reason := range []string{routing.ReasonNoConnector, routing.ReasonConnectorPaused, routing.ReasonConnectorDown} {
+		if err := e.pipeline.Wake(ctx, reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openAccount opens one stored account.
+func (e *Engine) openAccount(ctx context.Context, row store.Account) (*routing.Account, error) {
+	kind, ok := e.registry.Kind(row.Kind)
+	if !ok {
+		return nil, fmt.Errorf("kind %q is not part of this program", row.Kind)
+	}
+	settings, err := e.settings(ctx, kind, row)
+	if err != nil {
+		return nil, err
+	}
+	if e.accounts.http == nil {
+		e.accounts.http = e.guard.HTTPClient()
+	}
+	conn, err := kind.Open(&connectors.Account{
+		ID: row.ID, Tenant: row.Tenant, Name: row.Name, Settings: settings, Now: e.cfg.Clock.Now,
+		Log:  e.log.With("connector", row.Name, slog.String("tenant", string(row.Tenant))),
+		Dial: e.guard.Dial, HTTP: e.accounts.http,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if window := settings.Duration("resolve_window"); window > 0 {
+		own := *kind
+		own.ResolveWindow = window
+		kind = &own
+	}
+	a := &routing.Account{
+		ID: row.ID, Tenant: row.Tenant, Name: row.Name, Channel: row.Channel, Kind: kind, Connector: conn,
+		Priority: row.Priority, PerSecond: row.Rate, Burst: row.Burst, Paused: row.Paused, Why: row.PauseReason,
+		Timeout: orDefault(settings.Duration("timeout"), orDefault(kind.SendTimeout, 30*time.Second)),
+	}
+	a.Parallel = settings.Int("concurrency")
+	if a.Parallel <= 0 {
+		a.Parallel = orDefault(kind.Concurrency, 16)
+	}
+	return a, nil
+}
+
+func orDefault[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// settings returns an account's settings with the secrets opened and the defaults filled in.
+func (e *Engine) settings(ctx context.Context, kind *connectors.Kind, row store.Account) (connectors.Settings, error) {
+	given := make(map[string]string, len(row.Settings)+len(row.SecretNames))
+	for k, v := range row.Settings {
+		given[k] = v
+	}
+	if len(row.Sealed) > 0 {
+		owner := vault.Owner{Tenant: string(row.Tenant)}
+		if row.Tenant != delivery.Shared {
+			t, err := e.store.Tenant(ctx, system, row.Tenant)
+			if err != nil {
+				return nil, err
+			}
+			owner.DataKey = t.DataKey
+		}
+		plain, err := e.vault.Open(owner, vault.Place{Table: "connectors", Column: "secrets", ID: row.ID.String()}, row.Sealed)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(plain, &given); err != nil {
+			return nil, errors.New("sealed settings cannot be read")
+		}
+	}
+	return kind.Validate(given)
+}
+
+// TestConnector proves that an account works, by logging in without sending a message.
+func (e *Engine) TestConnector(ctx context.Context, tenant delivery.TenantID, name string) error {
+	row, err := e.store.Account(ctx, tenant, name)
+	if err != nil {
+		return err
+	}
+	a, err := e.openAccount(ctx, row)
+	if err != nil {
+		return err
+	}
+	if c, ok := a.Connector.(interface{ Close() error }); ok {
+		defer func() { _ = c.Close() }()
+	}
+	check, ok := a.Connector.(connectors.Checker)
+	if !ok {
+		return nil // there is nothing to log in to; that it opens is all that can be known
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
+	defer cancel()
+	return check.Check(ctx)
+}
+
+// rateInForce is what a tenant can send on a channel per second, for estimates; 0 = no bound.
+func (e *Engine) rateInForce(tenant delivery.TenantID, ch delivery.Channel) float64 {
+	bound := 0.0
+	tighten := func(r float64) {
+		if r > 0 && (bound == 0 || r < bound) {
+			bound = r
+		}
+	}
+	if c := e.pipeline.Accounts.Choose(tenant, ch, delivery.AccountID{}, e.cfg.Clock.Now()); c.Account != nil {
+		tighten(c.Account.PerSecond)
+		if c.Probe {
+			c.Account.Unprobe()
+		}
+	}
+	if t, err := e.store.Tenant(context.Background(), system, tenant); err == nil {
+		for _, r := range t.Rates {
+			if (r.Channel == 0 || r.Channel == ch) && r.Account == "" {
+				tighten(r.PerSecond)
+			}
+		}
+	}
+	return bound
+}

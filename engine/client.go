@@ -1,0 +1,159 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/msgctl/msgctl/apikey"
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/sdk"
+	"github.com/msgctl/msgctl/store"
+)
+
+// OperatorKeyFile is the name, in Config.Dir, of the file that holds the operator's first key. Only its owner may read
+// it; it can be deleted once the key is kept elsewhere.
+const OperatorKeyFile = "operator.key"
+
+// ensureOperator makes the operator's first key when there is none yet.
+func (e *Engine) ensureOperator(ctx context.Context) error {
+	keys, err := e.store.KeyList(ctx, system, delivery.Shared)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if k.Admin && k.RevokedAt.IsZero() && k.Name != embedded {
+			return nil
+		}
+	}
+	secret, _, err := e.newKey(ctx, delivery.Shared, "operator", true)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(e.cfg.Dir, OperatorKeyFile)
+	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
+		return fmt.Errorf("the operator's key cannot be kept: %w", err)
+	}
+	e.log.Info("made the operator's key", "file", path)
+	return nil
+}
+
+// embedded names the keys of clients inside the process. They end with it.
+const embedded = "embedded client"
+
+func (e *Engine) newKey(ctx context.Context, tenant delivery.TenantID, name string, admin bool) (string, delivery.KeyID, error) {
+	k := apikey.New(apikey.Live)
+	row := store.Key{
+		ID: e.ids.Key(), Tenant: tenant, Name: name, Mode: "live", Admin: admin,
+		Hash: apikey.Hash(e.vault.Pepper(), k), Hint: k.Hint(), CreatedAt: e.cfg.Clock.Now(),
+	}
+	return k.Reveal(), row.ID, e.store.PutKey(ctx, system, row)
+}
+
+type clientKey struct {
+	secret string
+	id     delivery.KeyID
+}
+
+// Client returns the SDK's client for a tenant, talking to the engine without a socket. The tenant is made when it is not
+// there. Client("") is the operator's.
+func (e *Engine) Client(tenant string) (*sdk.Client, error) {
+	id := delivery.TenantID(tenant)
+	ctx := context.Background()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	k, ok := e.clients[id]
+	if !ok {
+		if id != delivery.Shared {
+			if _, err := e.store.Tenant(ctx, system, id); errors.Is(err, store.ErrNotFound) {
+				t := store.Tenant{ID: id, Name: tenant, DataKey: e.vault.NewDataKey(tenant), CreatedAt: e.cfg.Clock.Now()}
+				if err := e.store.CreateTenant(ctx, system, t); err != nil {
+					return nil, err
+				}
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		var err error
+		if k.secret, k.id, err = e.newKey(ctx, id, embedded, id == delivery.Shared); err != nil {
+			return nil, err
+		}
+		e.clients[id] = k
+	}
+	return sdk.New(sdk.WithURL("http://engine.invalid"), sdk.WithKey(k.secret),
+		sdk.WithHTTPClient(&http.Client{Transport: inProcess{e.handler}})), nil
+}
+
+// dropClients ends the keys of clients inside the process.
+func (e *Engine) dropClients() error {
+	var errs []error
+	for tenant, k := range e.clients {
+		errs = append(errs, e.store.RevokeKey(context.Background(), system, tenant, k.id, e.cfg.Clock.Now()))
+	}
+	return errors.Join(errs...)
+}
+
+// inProcess is an http.RoundTripper that calls a handler.
+type inProcess struct{ handler http.Handler }
+
+// RoundTrip runs the handler and returns once it has written its header; the body streams.
+func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	in := r.Clone(r.Context())
+	in.RequestURI = r.URL.RequestURI()
+	in.RemoteAddr = "127.0.0.1:0"
+	if in.Body == nil {
+		in.Body = http.NoBody
+	}
+	body, out := io.Pipe()
+	w := &pipeWriter{header: http.Header{}, out: out, ready: make(chan struct{})}
+	go func() {
+		defer func() {
+			w.WriteHeader(http.StatusOK)
+			_ = out.Close()
+			if r.Body != nil {
+				_ = r.Body.Close()
+			}
+		}()
+		t.handler.ServeHTTP(w, in)
+	}()
+	select {
+	case <-w.ready:
+	case <-r.Context().Done():
+		_ = body.CloseWithError(r.Context().Err())
+		return nil, r.Context().Err()
+	}
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status, Proto: "HTTP/1.1",
+		ProtoMajor: 1, ProtoMinor: 1, Header: w.sent, Body: body, ContentLength: -1, Request: r,
+	}, nil
+}
+
+// pipeWriter is the handler's side of an exchange. One goroutine uses it.
+type pipeWriter struct {
+	header, sent http.Header
+	status       int
+	out          *io.PipeWriter
+	ready        chan struct{}
+}
+
+func (w *pipeWriter) Header() http.Header { return w.header }
+
+func (w *pipeWriter) WriteHeader(status int) {
+	if w.status != 0 {
+		return
+	}
+	w.status, w.sent = status, w.header.Clone()
+	close(w.ready)
+}
+
+func (w *pipeWriter) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.out.Write(b)
+}
+
+// Flush implements http.Flusher: what is written is seen at once anyway.
+func (w *pipeWriter) Flush() { w.WriteHeader(http.StatusOK) }

@@ -1,0 +1,250 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cucumber/godog"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/sdk"
+	"github.com/msgctl/msgctl/simulator"
+)
+
+// current reads the last message anew.
+func (w *world) current(ctx context.Context) (*sdk.Message, error) {
+	if w.err != nil {
+		return nil, fmt.Errorf("the request was refused: %w", w.err)
+	}
+	if w.last == nil {
+		return nil, errors.New("nothing has been sent")
+	}
+	return w.tenants[w.tenant].Messages.Get(ctx, w.last.ID)
+}
+
+// becomes waits for a status.
+func (w *world) becomes(ctx context.Context, status, reason string) error {
+	return eventually(func() error {
+		m, err := w.current(ctx)
+		switch {
+		case err != nil:
+			return err
+		case string(m.Status) != status:
+			return fmt.Errorf("the message is %s (%s %s), not %s", m.Status, m.Reason, m.Detail, status)
+		case reason != "" && m.Reason != reason:
+			return fmt.Errorf("the message is %s because %q, not %q", m.Status, m.Reason, reason)
+		}
+		return nil
+	})
+}
+
+// shown lists what a recipient got.
+func (w *world) shown(to string) []simulator.Entry {
+	ch := delivery.SMS
+	switch {
+	case strings.Contains(to, "@"):
+		ch = delivery.Email
+	case strings.HasPrefix(to, "/"):
+		ch = delivery.Webhook
+	}
+	got := w.box.Sim.Ledger().To(ch, to)
+	if ch == delivery.SMS {
+		got = append(got, w.box.Sim.Ledger().To(delivery.WhatsApp, to)...)
+	}
+	return got
+}
+
+func registerOutcomes(sc *godog.ScenarioContext) {
+	sc.Step(`^the message (?:is|becomes) (accepted|scheduled|queued|held|deferred|sent|delivered|read|undelivered|failed|suppressed|expired|canceled|unknown)(?: because "([^"]*)")?$`,
+		func(ctx context.Context, status, reason string) error {
+			w := of(ctx)
+			if status == "accepted" {
+				_, err := w.current(ctx)
+				return err
+			}
+			return w.becomes(ctx, status, reason)
+		})
+	sc.Step(`^"([^"]*)" shows "([^"]*)"(?: exactly (once|twice))?$`, func(ctx context.Context, to, text, times string) error {
+		w := of(ctx)
+		return eventually(func() error {
+			n := 0
+			for _, e := range w.shown(to) {
+				if strings.Contains(e.Text, text) || strings.Contains(e.Subject, text) {
+					n++
+				}
+			}
+			want := map[string]int{"once": 1, "twice": 2}[times]
+			if n == 0 || want > 0 && n != want {
+				return fmt.Errorf("%s shows %q %d times", to, text, n)
+			}
+			return nil
+		})
+	})
+	sc.Step(`^"([^"]*)" shows nothing$`, func(ctx context.Context, to string) error {
+		w := of(ctx)
+		if err := w.settle(ctx); err != nil {
+			return err
+		}
+		if got := w.shown(to); len(got) > 0 {
+			return fmt.Errorf("%s shows %q", to, got[0].Text)
+		}
+		return nil
+	})
+	sc.Step(`^nobody got it twice$`, func(ctx context.Context) error {
+		seen := map[string]bool{}
+		for _, e := range of(ctx).box.Sim.Ledger().Entries(0) {
+			k := e.Channel + " " + e.To + " " + e.Text
+			if e.Taken && seen[k] {
+				return fmt.Errorf("%s got it twice", e.To)
+			}
+			seen[k] = seen[k] || e.Taken
+		}
+		return nil
+	})
+	sc.Step(`^it is marked as a possible duplicate$`, func(ctx context.Context) error {
+		m, err := of(ctx).current(ctx)
+		if err == nil && !m.PossibleDuplicate {
+			err = errors.New("it is not marked")
+		}
+		return err
+	})
+	sc.Step(`^the request is refused with "([^"]*)"(?: naming "([^"]*)")?$`, func(ctx context.Context, code, pointer string) error {
+		w := of(ctx)
+		var e *sdk.Error
+		if !errors.As(w.err, &e) {
+			return fmt.Errorf("the request was not refused: %v", w.err)
+		}
+		if e.Code != code {
+			for _, f := range e.Fields {
+				if f.Code == code && (pointer == "" || f.Pointer == pointer) {
+					return nil
+				}
+			}
+			return fmt.Errorf("it was refused with %v", e)
+		}
+		for _, f := range e.Fields {
+			if f.Pointer == pointer {
+				return nil
+			}
+		}
+		if pointer != "" {
+			return fmt.Errorf("nothing points at %s: %v", pointer, e)
+		}
+		return nil
+	})
+	sc.Step(`^the request is accepted as the same message$`, func(ctx context.Context) error {
+		w := of(ctx)
+		if w.err != nil {
+			return w.err
+		}
+		if n := len(w.sent); n < 2 || w.sent[n-1] != w.sent[n-2] {
+			return fmt.Errorf("the ids are %v", w.sent)
+		}
+		return nil
+	})
+	sc.Step(`^the explanation says "([^"]*)"$`, func(ctx context.Context, words string) error {
+		w := of(ctx)
+		return eventually(func() error {
+			x, err := w.tenants[w.tenant].Messages.Explain(ctx, w.last.ID)
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(x.Summary+" "+strings.Join(x.WouldChange, " "), words) {
+				return fmt.Errorf("it says %q, would change: %q", x.Summary, x.WouldChange)
+			}
+			return nil
+		})
+	})
+	sc.Step(`^its attempts ended after:$`, func(ctx context.Context, table *godog.Table) error {
+		w := of(ctx)
+		facts, err := w.tenants[w.tenant].Messages.Timeline(ctx, w.last.ID)
+		if err != nil {
+			return err
+		}
+		var got []time.Duration
+		for _, f := range facts {
+			if f.Kind == "deferred" || f.Kind == "sent" {
+				got = append(got, f.At.Sub(start))
+			}
+		}
+		for i, cell := range table.Rows[0].Cells {
+			want, err := time.ParseDuration(cell.Value)
+			if err != nil {
+				return err
+			}
+			// The schedule has a fifth of jitter each way, and the delays add up.
+			if i >= len(got) || got[i] < want*8/10 || got[i] > want*12/10+100*time.Millisecond {
+				return fmt.Errorf("attempts ended after %v", got)
+			}
+		}
+		return nil
+	})
+	sc.Step(`^at most (\d+) messages left in any 1 second window$`, func(ctx context.Context, most int) error {
+		entries := of(ctx).box.Sim.Ledger().Entries(0)
+		for i := range entries {
+			n := 0
+			for _, e := range entries[i:] {
+				if e.At.Sub(entries[i].At) < time.Second {
+					n++
+				}
+			}
+			if n > most {
+				return fmt.Errorf("%d messages left in the second from %s", n, entries[i].At)
+			}
+		}
+		return nil
+	})
+	sc.Step(`^all (\d+) messages are delivered$`, func(ctx context.Context, n int) error {
+		w := of(ctx)
+		return eventually(func() error {
+			done := 0
+			for m, err := range w.tenants[w.tenant].Messages.All(ctx, sdk.MessageQuery{Status: sdk.Delivered}) {
+				if err != nil {
+					return err
+				}
+				if m.ID != "" {
+					done++
+				}
+			}
+			if done != n {
+				return fmt.Errorf("%d are delivered", done)
+			}
+			return nil
+		})
+	})
+	sc.Step(`^tenant "([^"]*)" sees none of it$`, func(ctx context.Context, other string) error {
+		w := of(ctx)
+		c, err := w.client(other)
+		if err != nil {
+			return err
+		}
+		if _, err := c.Messages.Get(ctx, w.last.ID); !errors.Is(err, sdk.ErrNotFound) {
+			return fmt.Errorf("%s can read it: %v", other, err)
+		}
+		if _, err := c.Messages.Timeline(ctx, w.last.ID); !errors.Is(err, sdk.ErrNotFound) {
+			return fmt.Errorf("%s can read its timeline: %v", other, err)
+		}
+		for m, err := range c.Messages.All(ctx, sdk.MessageQuery{}) {
+			return fmt.Errorf("%s lists %s: %v", other, m.ID, err)
+		}
+		return nil
+	})
+	sc.Step(`^every message is accounted for$`, func(ctx context.Context) error {
+		w := of(ctx)
+		for name := range w.tenants {
+			c := w.tenants[name]
+			a, err := c.Audit.Verify(ctx)
+			if err != nil {
+				return err
+			}
+			if !a.OK || a.Accepted != a.Live+a.HandedOn+a.Ended {
+				return fmt.Errorf("%s: %+v", name, a)
+			}
+		}
+		return nil
+	})
+	sc.Step(`^the engine restarts$`, func(ctx context.Context) error { return of(ctx).restart(ctx) })
+}

@@ -1,0 +1,211 @@
+package pipeline
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/limits"
+	"github.com/msgctl/msgctl/routing"
+	"github.com/msgctl/msgctl/store"
+)
+
+// horizon is how long a claimed message may wait for its permit in memory. What would wait longer goes back to the store
+// as held, with the reason and the time.
+const horizon = 2 * time.Second
+
+// ReasonRateLimited is why a message is held that a rate does not let through yet.
+const ReasonRateLimited = "rate_limited"
+
+// boundsBuffer is reused for every reservation of a station.
+type boundsBuffer struct {
+	bounds []limits.Bound
+	names  []string
+}
+
+// limit returns a message that has just been given its permit, or the time before which there is none to give (zero:
+// nothing waits). Urgent lanes go before normal ones and those before bulk; lanes of the same urgency take turns.
+func (p *Pipeline) limit(s *station, now time.Time) (*passage, time.Time) {
+	s.mu.Lock()
+	var back []*passage
+	m, next := p.permit(s, now, &back)
+	s.mu.Unlock()
+	for _, b := range back {
+		p.receipt(b)
+	}
+	return m, next
+}
+
+// permit is limit with the station locked; what has to go back to the store is added to back.
+func (p *Pipeline) permit(s *station, now time.Time, back *[]*passage) (*passage, time.Time) {
+	var next time.Time
+	for _, urgency := range [...]delivery.Lane{delivery.Urgent, delivery.Normal, delivery.Bulk} {
+		for i := 0; i < len(s.turn); i++ {
+			l := s.turn[i]
+			if l.key.queue.Lane != urgency {
+				continue
+			}
+			if len(l.waiting) == 0 {
+				s.turn = append(s.turn[:i], s.turn[i+1:]...)
+				delete(s.lanes, l.key)
+				i--
+				continue
+			}
+			if l.notBefore.After(now) {
+				next = sooner(next, l.notBefore)
+				continue
+			}
+			m := l.waiting[0]
+			if p.campaigns.paused(m.Campaign) {
+				for _, w := range l.waiting {
+					w.hold(store.ReasonCampaignPaused, "its campaign is paused", farOff(now))
+				}
+				*back = append(*back, l.waiting...)
+				l.waiting = nil
+				continue
+			}
+			if why, until, resting := s.acct.Resting(); resting && !m.probe {
+				for _, w := range l.waiting {
+					w.hold(routing.ReasonConnectorDown, s.acct.Name+": "+why, later(until, now))
+				}
+				*back = append(*back, l.waiting...)
+				l.waiting = nil
+				continue
+			}
+			d := p.reserve(s, m, now)
+			if !d.Go {
+				l.notBefore = d.NotBefore
+				p.overflow(s, l, d, now, back)
+				if len(l.waiting) > 0 {
+					next = sooner(next, l.notBefore)
+				}
+				continue
+			}
+			l.waiting[0] = nil
+			l.waiting = l.waiting[1:]
+			s.turn = append(append(s.turn[:i], s.turn[i+1:]...), l)
+			return m, time.Time{}
+		}
+	}
+	return nil, next
+}
+
+// later returns until, or half a second from now when that has passed: a probe is under way.
+func later(until, now time.Time) time.Time {
+	if until.After(now) {
+		return until
+	}
+	return now.Add(500 * time.Millisecond)
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// reserve asks for one permit over every bound that applies to m.
+func (p *Pipeline) reserve(s *station, m *passage, now time.Time) limits.Decision {
+	b := p.boundsFor(s, m)
+	if len(b.bounds) == 0 {
+		return limits.Decision{Go: true}
+	}
+	d, err := p.opt.Limiter.Reserve(s.ctx, now, b.bounds, m.cost())
+	if err != nil {
+		p.log.Warn("limits cannot be asked", "err", err)
+		return limits.Decision{NotBefore: now.Add(100 * time.Millisecond), Blocking: -1}
+	}
+	return d
+}
+
+func (p *Pipeline) boundsFor(s *station, m *passage) *boundsBuffer {
+	b := &s.bounds
+	b.bounds, b.names = b.bounds[:0], b.names[:0]
+	add := func(k limits.Key, perSecond, burst float64, name string) {
+		b.bounds = append(b.bounds, limits.Bound{Key: k, Rate: rate(perSecond, burst)})
+		b.names = append(b.names, name)
+	}
+	// An account without a rate of its own still has a key, so that a provider's "slow down" is obeyed.
+	if s.acct.PerSecond > 0 {
+		add(limits.Key{Account: s.acct.ID}, s.acct.PerSecond, s.acct.Burst, "connector "+s.acct.Name)
+	} else {
+		add(limits.Key{Account: s.acct.ID}, unbounded, unbounded, "connector "+s.acct.Name)
+	}
+	t := p.tenants.get(m.Queue.Tenant)
+	for i := range t.rates {
+		r := &t.rates[i]
+		if (r.Channel != 0 && r.Channel != m.Queue.Channel) || (r.Account != "" && r.Account != s.acct.Name) {
+			continue
+		}
+		k := limits.Key{Tenant: m.Queue.Tenant, Channel: r.Channel}
+		if r.Account != "" {
+			k.Account = s.acct.ID
+		}
+		add(k, r.PerSecond, r.Burst, "tenant")
+	}
+	if perSecond := p.campaigns.rate(m.Queue.Tenant, m.Campaign); perSecond > 0 {
+		add(limits.Key{Campaign: m.Campaign}, perSecond, 0, "campaign")
+	}
+	return b
+}
+
+// unbounded is a rate that nothing here reaches.
+const unbounded = 1e9
+
+// rate fills in the burst that is used when none is declared: a twentieth of a second's worth, at least one message.
+func rate(perSecond, burst float64) limits.Rate {
+	if burst < 1 {
+		burst = max(1, perSecond/20)
+	}
+	return limits.Rate{PerSecond: perSecond, Burst: burst}
+}
+
+// overflow gives back the messages of a lane that cannot go within the horizon, with the time at which their turn is to
+// be expected, and tells the planner how many the queue can use.
+func (p *Pipeline) overflow(s *station, l *lane, d limits.Decision, now time.Time, back *[]*passage) {
+	why := delivery.Standing{Reason: ReasonRateLimited, Until: d.NotBefore, Account: s.acct.Name}
+	detail := s.acct.Name + " asked to slow down"
+	perSecond := 0.0
+	if d.Blocking >= 0 && d.Blocking < len(s.bounds.bounds) {
+		perSecond = s.bounds.bounds[d.Blocking].Rate.PerSecond
+		detail = "the " + s.bounds.names[d.Blocking] + " limit lets " + strconv.FormatFloat(perSecond, 'f', -1, 64) + " per second through"
+	}
+	why.PerSecond = perSecond
+	at, keep := d.NotBefore, 0
+	for ; keep < len(l.waiting); keep++ {
+		if at.Sub(now) > horizon {
+			break
+		}
+		if perSecond > 0 {
+			at = at.Add(time.Duration(l.waiting[keep].cost() / perSecond * float64(time.Second)))
+		}
+	}
+	if keep == len(l.waiting) {
+		p.planner.note(l.key.queue, why)
+		return
+	}
+	why.Until = at
+	for _, m := range l.waiting[keep:] {
+		m.hold(ReasonRateLimited, detail, at)
+		*back = append(*back, m)
+		if perSecond > 0 {
+			at = at.Add(time.Duration(m.cost() / perSecond * float64(time.Second)))
+		}
+	}
+	clear(l.waiting[keep:])
+	l.waiting = l.waiting[:keep]
+	// A campaign's own limit says nothing about the tenant's other messages in the same queue.
+	if d.Blocking < 0 || s.bounds.bounds[d.Blocking].Key.Campaign == (delivery.CampaignID{}) {
+		p.planner.block(l.key.queue, now.Add(horizon/2), max(keep, 1), why)
+	} else {
+		p.planner.note(l.key.queue, why)
+	}
+}
+
+// slowDown makes everybody who uses an account wait: the provider asked for it.
+func (p *Pipeline) slowDown(s *routing.Account, until time.Time) {
+	if err := p.opt.Limiter.Pause(p.ctx, limits.Key{Account: s.ID}, until); err != nil {
+		p.log.Warn("limits cannot be told to wait", "connector", s.Name, "err", err)
+	}
+}

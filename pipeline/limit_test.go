@@ -1,0 +1,109 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jonboulle/clockwork"
+	"github.com/stretchr/testify/require"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/store"
+)
+
+// times is a connector that notes when each tenant's messages come.
+type times struct {
+	clock clockwork.Clock
+	mu    sync.Mutex
+	at    map[delivery.TenantID][]time.Time
+}
+
+func (c *times) answer(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at[m.Tenant] = append(c.at[m.Tenant], c.clock.Now())
+	return delivery.Sent{ProviderID: "p"}, nil
+}
+
+// most is the largest number of times within any window.
+func most(at []time.Time, window time.Duration) int {
+	best := 0
+	for i := range at {
+		n := 0
+		for _, t := range at[i:] {
+			if d := t.Sub(at[i]); d >= 0 && d < window {
+				n++
+			}
+		}
+		best = max(best, n)
+	}
+	return best
+}
+
+func TestTwoTenantsOnOneConnectorKeepTheirLimits(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	seen := &times{clock: clock, at: map[delivery.TenantID][]time.Time{}}
+	r := newRig(t, clock, &fake{answer: seen.answer}, func(r *rig) { r.acct.Tenant = delivery.Shared })
+	ctx := context.Background()
+	rates := map[delivery.TenantID]float64{"slow": 50, "fast": 200}
+	for id, perSecond := range rates {
+		require.NoError(t, r.store.CreateTenant(ctx, sys, store.Tenant{
+			ID: id, CreatedAt: clock.Now(), Rates: []store.TenantRate{{PerSecond: perSecond, Burst: 5}},
+		}))
+		now := clock.Now()
+		a := store.Acceptance{Now: now}
+		for i := range int(perSecond) * 6 {
+			a.Messages = append(a.Messages, store.NewMessage{
+				ID: r.ids.Message(), Channel: delivery.SMS, Lane: delivery.Bulk, To: fmt.Sprintf("+1202%07d", i+6000000),
+				Segments: 1, Payload: []byte(`{"content":{"text":"x"}}`), DueAt: now, ExpiresAt: now.Add(time.Hour),
+			})
+		}
+		_, err := r.pipe.Accept(ctx, id, a)
+		require.NoError(t, err)
+	}
+	begin := clock.Now()
+	total := 6 * 250
+	require.Eventually(t, func() bool {
+		if len(r.fake.sends()) == total {
+			return true
+		}
+		clock.Advance(2 * time.Millisecond)
+		return false
+	}, time.Minute, 200*time.Microsecond)
+	for id, perSecond := range rates {
+		at := seen.at[id]
+		// The connector reads the clock a turn or two after the permit was given: 10 ms cover that.
+		require.LessOrEqual(t, most(at, 990*time.Millisecond), int(perSecond)+5, "%s in one second", id)
+		took := at[len(at)-1].Sub(begin)
+		require.Less(t, took, 9*time.Second, "%s is not held back further than its limit asks", id)
+	}
+}
+
+func TestHeldByARateSaysSo(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	r := newRig(t, clock, &fake{}, func(r *rig) { r.acct.PerSecond, r.acct.Burst = 1, 1 })
+	ids := r.accept(50, nil)
+	require.Eventually(t, func() bool {
+		quiet, err := r.pipe.Quiet(context.Background())
+		return err == nil && quiet && len(r.fake.sends()) == 1
+	}, patience, tick)
+	require.Eventually(t, func() bool {
+		m, err := r.store.Message(context.Background(), tenant, ids[49])
+		require.NoError(t, err)
+		s, known := r.pipe.Standing(delivery.Queue{Tenant: tenant, Channel: delivery.SMS, Lane: delivery.Normal})
+		return m.Status == delivery.StatusHeld && m.Reason == "rate_limited" && m.DueAt.After(clock.Now()) && known && s.PerSecond == 1
+	}, patience, tick)
+}
+
+func TestACostlyMessageCountsItsSegments(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	seen := &times{clock: clock, at: map[delivery.TenantID][]time.Time{}}
+	r := newRig(t, clock, &fake{answer: seen.answer}, func(r *rig) { r.acct.PerSecond, r.acct.Burst = 10, 1 })
+	r.accept(10, func(_ int, m *store.NewMessage) { m.Segments = 5 })
+	turn(r, clock, func() bool { return len(r.fake.sends()) >= 3 })
+	at := seen.at[tenant]
+	require.GreaterOrEqual(t, at[2].Sub(at[0]), 900*time.Millisecond, "three messages of five segments at ten per second")
+}

@@ -1,0 +1,81 @@
+package pipeline
+
+import (
+	"context"
+	"strings"
+	"unicode"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/routing"
+	"github.com/msgctl/msgctl/store"
+)
+
+// optOutWords end a person's consent when they are the whole message. Sources: 47 CFR 64.1200(a)(10) as in force since
+// 11 April 2025 (stop, quit, end, revoke, opt out, cancel, unsubscribe) and the words that carriers treat alike.
+var optOutWords = map[string]bool{
+	"stop": true, "quit": true, "end": true, "revoke": true, "opt out": true, "optout": true, "cancel": true,
+	"unsubscribe": true, "stop all": true, "stopall": true, "arret": true, "arrêt": true,
+}
+
+// optInWords give it back. They lift only an opt-out, never another kind of suppression.
+var optInWords = map[string]bool{"start": true, "unstop": true}
+
+// ReasonOptOut is the reason of a suppression that the person asked for.
+const ReasonOptOut = "opt_out"
+
+// word brings an inbound text into the form of the lists: compatibility characters folded (full-width letters), lower
+// case, punctuation and surrounding space gone, inner space single.
+func word(text string) string {
+	text = strings.ToLower(norm.NFKC.String(text))
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPunct(r) || unicode.IsSymbol(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// optOut applies an opt-out or opt-in word to the tenant whose number it came to. A shared number speaks for every
+// tenant: who of them wrote last is not known, and writing to somebody who said stop is the worse mistake.
+func (p *Pipeline) optOut(ctx context.Context, a *routing.Account, in delivery.Inbound) error {
+	w := word(in.Text)
+	out, back := optOutWords[w], optInWords[w]
+	if !out && !back {
+		return nil
+	}
+	tenants := []delivery.TenantID{a.Tenant}
+	if a.Tenant == delivery.Shared {
+		all, err := p.store.TenantList(ctx, system)
+		if err != nil {
+			return err
+		}
+		tenants = tenants[:0]
+		for _, t := range all {
+			tenants = append(tenants, t.ID)
+		}
+	}
+	for _, t := range tenants {
+		if out {
+			err := p.store.Suppress(ctx, t, []store.Suppression{{
+				Channel: a.Channel, To: in.From, Reason: ReasonOptOut, Source: "inbound " + a.Name, At: p.clock.Now(),
+			}})
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		s, found, err := p.store.Suppressed(ctx, t, a.Channel, in.From)
+		if err != nil {
+			return err
+		}
+		if found && s.Reason == ReasonOptOut {
+			if err := p.store.Unsuppress(ctx, t, a.Channel, in.From); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

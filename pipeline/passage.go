@@ -1,0 +1,47 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/routing"
+	"github.com/msgctl/msgctl/store"
+)
+
+// passage is one claimed message on its way from route to receipt. One goroutine has it at a time.
+type passage struct {
+	store.Claimed
+	account *routing.Account
+	until   time.Time // the lease's end
+	draft   delivery.Draft
+	out     delivery.Outgoing
+	probe   bool     // the one message that may try a resting account
+	journal *segment // where its attempt was begun; nil = it was not
+	ended   bool     // outcome is decided
+	outcome store.Outcome
+}
+
+// cost is what the message takes from a rate: SMS by segments, the others one each.
+func (m *passage) cost() float64 { return float64(max(m.Segments, 1)) }
+
+// end decides what becomes of the message. The first decision stands.
+func (m *passage) end(o store.Outcome) {
+	if m.ended {
+		return
+	}
+	o.ID, o.Epoch, o.Writer = m.ID, m.Epoch, delivery.BySend
+	if m.account != nil {
+		o.Account = m.account.ID
+	}
+	m.outcome, m.ended = o, true
+}
+
+// hold makes the message wait in the store, with a reason and the time of the next look.
+func (m *passage) hold(reason, detail string, until time.Time) {
+	m.end(store.Outcome{Status: delivery.StatusHeld, Reason: reason, Detail: detail, Until: until})
+}
+
+// giveBack returns the message to its queue as it was: nothing has been tried.
+func (m *passage) giveBack(why string, now time.Time) {
+	m.end(store.Outcome{Status: delivery.StatusQueued, Reason: why, Until: now})
+}

@@ -1,0 +1,320 @@
+// Package pipeline moves messages along the one path: accept, plan, route, limit, render, send, receipt.
+//
+// Between accept and plan, and between plan and route, work travels as hints through a Watermill router: ids of what the
+// store already holds. Once claimed, a message is a typed value that goes from stage to stage inside this process, and
+// whatever becomes of it is written back to the store in batches. Nothing here sleeps for a retry: a message that must
+// wait rests in the store with a due time.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jonboulle/clockwork"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/limits"
+	"github.com/msgctl/msgctl/routing"
+	"github.com/msgctl/msgctl/store"
+	"github.com/msgctl/msgctl/templates"
+)
+
+// Store is what the pipeline asks of the store.
+type Store interface {
+	store.Accepter
+	store.Work
+	store.Receipts
+	store.Suppressions
+	Tenant(ctx context.Context, sys store.System, id delivery.TenantID) (store.Tenant, error)
+	TenantList(ctx context.Context, sys store.System) ([]store.Tenant, error)
+	Template(ctx context.Context, tenant delivery.TenantID, name string, version int) (store.Template, error)
+	Campaign(ctx context.Context, tenant delivery.TenantID, name string) (store.Campaign, error)
+	ActiveCampaigns(ctx context.Context, sys store.System) ([]store.Campaign, error)
+}
+
+// Options is what a pipeline is made of. Every field is required but those with a default.
+type Options struct {
+	Store     Store
+	Limiter   limits.Limiter
+	Templates *templates.Cache
+	Router    *message.Router
+	Publish   message.Publisher
+	Subscribe message.Subscriber
+	Clock     clockwork.Clock
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	Node      string // names this process in claims
+	Dir       string // where the attempt journal lives
+
+	Lease        time.Duration   // default 60 s; at least twice the longest Send
+	InFlight     int             // messages claimed at once, default 8,192
+	Retry        []time.Duration // default 5 s, 30 s, 5 min, 30 min, 2 h; the last repeats until the message expires
+	ParkReceipts time.Duration   // default 72 h
+}
+
+// system is the scope under which the pipeline works across tenants.
+var system = store.AsSystem("pipeline")
+
+// Pipeline is the running path. Start and Shutdown are safe twice and in any order.
+type Pipeline struct {
+	opt     Options
+	store   Store
+	clock   clockwork.Clock
+	log     *slog.Logger
+	metrics *metrics
+
+	Accounts *routing.Table // set through SetAccounts
+
+	hints     *hints
+	planner   *planner
+	attempt   []stage // those of the path that a worker takes a message through
+	recorder  *recorder
+	alarm     *alarm
+	journal   *journal
+	tenants   tenantCache
+	campaigns campaignCache
+
+	mu       sync.Mutex
+	stations map[*routing.Account]*station
+	started  bool
+	draining atomic.Bool
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	closed sync.Once
+}
+
+// stage is one step of the path. A stage has exactly one of the hands.
+type stage struct {
+	name    string
+	onCall  func(context.Context, delivery.TenantID, store.Acceptance) (store.Accepted, error)
+	onHint  func(context.Context, hint) error               // takes batches of ids from the stage's own topic
+	onClaim func(*passage, time.Time)                       // takes one claimed message
+	onTurn  func(*station, time.Time) (*passage, time.Time) // gives the next claimed message its permit
+	onDone  func(*passage)                                  // takes what became of a message
+}
+
+// path is the one place where the order of the stages stands.
+func (p *Pipeline) path() []stage {
+	return []stage{
+		{name: "accept", onCall: p.accept},
+		{name: "plan", onHint: p.plan},
+		{name: "route", onHint: p.route},
+		{name: "limit", onTurn: p.limit},
+		{name: "render", onClaim: p.render},
+		{name: "send", onClaim: p.send},
+		{name: "receipt", onDone: p.receipt},
+	}
+}
+
+// New assembles a pipeline and registers its handlers on the router; Start sets it going.
+func New(opt Options) (*Pipeline, error) {
+	if opt.Lease == 0 {
+		opt.Lease = time.Minute
+	}
+	if opt.InFlight == 0 {
+		opt.InFlight = 8192
+	}
+	if len(opt.Retry) == 0 {
+		opt.Retry = []time.Duration{5 * time.Second, 30 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour}
+	}
+	if opt.ParkReceipts == 0 {
+		opt.ParkReceipts = 72 * time.Hour
+	}
+	p := &Pipeline{
+		opt: opt, store: opt.Store, clock: opt.Clock, log: opt.Log.With("part", "pipeline"),
+		metrics: newMetrics(opt.Metrics), Accounts: &routing.Table{}, stations: map[*routing.Account]*station{},
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.tenants.load = p.loadTenant
+	p.campaigns.load = p.loadCampaign
+	var err error
+	if p.journal, err = openJournal(opt.Dir); err != nil {
+		return nil, err
+	}
+	p.hints = newHints(p.publish)
+	p.planner = newPlanner(p)
+	p.recorder = newRecorder(p)
+	p.alarm = newAlarm()
+	for _, s := range p.path() {
+		switch {
+		case s.onHint != nil:
+			opt.Router.AddConsumerHandler(s.name, topic(s.name), opt.Subscribe, p.consume(s))
+		case s.onClaim != nil:
+			p.attempt = append(p.attempt, s)
+		}
+	}
+	return p, nil
+}
+
+// Start settles what an earlier process left behind, then takes up work. The router must be running.
+func (p *Pipeline) Start(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.started {
+		return nil
+	}
+	if err := p.recoverClaims(ctx); err != nil {
+		return fmt.Errorf("pipeline: recover claims: %w", err)
+	}
+	p.started = true
+	p.wg.Go(func() { p.recorder.run() })
+	p.wg.Go(func() { p.hints.run(p.ctx) })
+	p.wg.Go(func() { p.planner.run(p.ctx) })
+	p.wg.Go(func() { p.sweep(p.ctx) })
+	return nil
+}
+
+// Shutdown drains: no new claims, what has not started goes back to the queue, attempts under way may end until ctx
+// does. It returns an error that counts the attempts it had to leave without an answer.
+func (p *Pipeline) Shutdown(ctx context.Context) error {
+	var err error
+	p.closed.Do(func() {
+		p.draining.Store(true)
+		p.planner.stop()
+		p.mu.Lock()
+		stations := p.stations
+		p.stations = map[*routing.Account]*station{}
+		started := p.started
+		p.mu.Unlock()
+		var wg sync.WaitGroup
+		var left atomic.Int64
+		for _, s := range stations {
+			wg.Go(func() { left.Add(int64(s.close(ctx))) })
+		}
+		wg.Wait()
+		if started {
+			p.recorder.stop(ctx)
+		}
+		p.cancel()
+		p.wg.Wait()
+		if n := left.Load(); n > 0 {
+			err = fmt.Errorf("%w: %d", ErrUnanswered, n)
+		}
+		err = errors.Join(err, p.journal.close())
+	})
+	return err
+}
+
+// ErrUnanswered says that a drain ended while attempts were still without an answer; they are ambiguous now.
+var ErrUnanswered = errors.New("attempts without an answer at shutdown")
+
+// SetAccounts replaces the open accounts. Accounts that are gone finish their attempts, give back what has not started
+// and have their connector closed.
+func (p *Pipeline) SetAccounts(accounts []*routing.Account) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.draining.Load() {
+		return
+	}
+	keep := make(map[*routing.Account]bool, len(accounts))
+	for _, a := range accounts {
+		keep[a] = true
+		if p.stations[a] == nil {
+			p.stations[a] = p.openStation(a)
+		}
+	}
+	p.Accounts.Set(accounts)
+	for a, s := range p.stations {
+		if !keep[a] {
+			delete(p.stations, a)
+			p.wg.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), a.Timeout+5*time.Second)
+				defer cancel()
+				s.close(ctx)
+			})
+		}
+	}
+	p.planner.unblock()
+}
+
+func (p *Pipeline) station(a *routing.Account) *station {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stations[a]
+}
+
+// Standing says why nothing of a queue goes now, as far as the running pipeline knows.
+func (p *Pipeline) Standing(q delivery.Queue) (delivery.Standing, bool) {
+	return p.planner.standing(q, p.clock.Now())
+}
+
+// TenantChanged makes the pipeline read a tenant's limits and policy anew.
+func (p *Pipeline) TenantChanged(id delivery.TenantID) {
+	p.tenants.forget(id)
+	p.planner.unblock()
+}
+
+// Wake makes everything that is held for a reason due now.
+func (p *Pipeline) Wake(ctx context.Context, reason string) error {
+	now := p.clock.Now()
+	_, err := p.store.Wake(ctx, system, now, reason, delivery.CampaignID{}, delivery.AccountID{})
+	p.alarm.due(now)
+	return err
+}
+
+// Quiet reports whether nothing is under way and nothing that is due could go: what waits, waits for its time, a limit
+// or a connector. With a clock that only moves when told to, a quiet pipeline stays as it is.
+func (p *Pipeline) Quiet(ctx context.Context) (bool, error) {
+	now := p.clock.Now()
+	idle := func() bool {
+		waiting, _ := p.waiting(now)
+		return p.hints.idle() && p.planner.idle(waiting) && p.recorder.idle()
+	}
+	if !idle() {
+		return false, nil
+	}
+	due, err := p.store.DueQueues(ctx, system, now)
+	if err != nil {
+		return false, err
+	}
+	for _, q := range due {
+		if !p.planner.isBlocked(q.Queue, now) {
+			return false, nil
+		}
+	}
+	overdue, err := p.store.Overdue(ctx, system, now, "", 1)
+	return len(overdue) == 0 && idle(), err
+}
+
+// NextDue returns the earliest time after now at which something can happen by itself; zero = never.
+func (p *Pipeline) NextDue(ctx context.Context) (time.Time, error) {
+	now := p.clock.Now()
+	next, err := p.store.NextDue(ctx, system, now)
+	if err != nil {
+		return next, err
+	}
+	for _, t := range []time.Time{p.planner.nextUnblock(now), second(p.waiting(now))} {
+		if !t.IsZero() {
+			next = sooner(next, t)
+		}
+	}
+	return next, nil
+}
+
+func second(_ int, t time.Time) time.Time { return t }
+
+// waiting counts the claimed messages that wait for a permit which is not due yet, and says when the first of them is.
+func (p *Pipeline) waiting(now time.Time) (n int, next time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.stations {
+		s.mu.Lock()
+		for _, l := range s.turn {
+			if l.notBefore.After(now) && len(l.waiting) > 0 {
+				n += len(l.waiting)
+				next = sooner(next, l.notBefore)
+			}
+		}
+		s.mu.Unlock()
+	}
+	return n, next
+}

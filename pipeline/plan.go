@@ -1,0 +1,316 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/store"
+)
+
+// The planner decides which messages are claimed next. Its argument, in order:
+//
+//  1. Messages wait in queues (tenant × channel × lane). Each queue has a short list of ids known from hints.
+//  2. When more is due than the list holds, the queue is behind: hints are no longer listened to, and the list is
+//     refilled from the store in order of due time. Memory stays bounded and the oldest goes first under backlog. A queue
+//     stops being behind when a look into the store found nothing more, and no hint was turned away meanwhile.
+//  3. Urgent queues go before normal ones and those before bulk; within a lane, queues take turns, a batch each.
+//  4. A queue has a window of messages that may be claimed and not yet settled. It narrows to what the limits let through
+//     within their horizon, so that a slow queue does not lease what it cannot send, and it widens while all goes well.
+//  5. A queue that can do nothing before a given time (limit, no connector) is blocked until then.
+const (
+	listCap    = 4096 // ids kept per queue
+	windowMax  = 2048 // claimed and not settled, per queue
+	windowMin  = 4
+	refillSize = 1024
+)
+
+// plan takes a hint about accepted or due messages.
+func (p *Pipeline) plan(_ context.Context, h hint) error {
+	p.planner.add(h)
+	return nil
+}
+
+type planner struct {
+	p    *Pipeline
+	wake chan struct{}
+
+	mu       sync.Mutex
+	queues   map[delivery.Queue]*queue
+	turn     []*queue // every queue, in order of next turn
+	inFlight int
+	busy     int // batches on their way to route, refills
+	stopped  bool
+}
+
+type queue struct {
+	id       delivery.Queue
+	ids      []delivery.MessageID
+	behind   bool
+	missed   bool // a hint was turned away since the last look into the store
+	mark     store.DueMark
+	inFlight int
+	window   int
+	notAfter time.Time // of standing
+	blocked  time.Time // nothing goes before
+	standing delivery.Standing
+}
+
+func newPlanner(p *Pipeline) *planner {
+	return &planner{p: p, wake: make(chan struct{}, 1), queues: map[delivery.Queue]*queue{}}
+}
+
+func (pl *planner) kick() {
+	select {
+	case pl.wake <- struct{}{}:
+	default:
+	}
+}
+
+// queue returns the state of q, making it when needed. Callers hold mu.
+func (pl *planner) queue(q delivery.Queue) *queue {
+	st := pl.queues[q]
+	if st == nil {
+		st = &queue{id: q, window: windowMax}
+		pl.queues[q] = st
+		pl.turn = append(pl.turn, st)
+	}
+	return st
+}
+
+// add takes a hint.
+func (pl *planner) add(h hint) {
+	pl.mu.Lock()
+	q := pl.queue(h.queue)
+	switch {
+	case q.behind:
+		q.missed = true
+	case len(h.ids) == 0 || len(q.ids)+len(h.ids) > listCap:
+		q.behind, q.missed, q.mark = true, true, store.DueMark{}
+	default:
+		q.ids = append(q.ids, h.ids...)
+	}
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// overdue tells of a queue whose oldest due message should have gone already: a lost hint, or a due time that has come.
+func (pl *planner) overdue(q delivery.Queue, oldest time.Time) {
+	pl.mu.Lock()
+	st := pl.queue(q)
+	// Messages of the list, or on their way to a claim, are due too: only something older than those is news.
+	if !st.behind && (len(st.ids) == 0 || oldest.Before(st.ids[0].Time().Add(-time.Second))) {
+		st.behind, st.missed, st.mark = true, true, store.DueMark{}
+	}
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// done gives back room: n messages of q are settled or were not claimed after all.
+func (pl *planner) done(q delivery.Queue, n int) {
+	if n == 0 {
+		return
+	}
+	pl.mu.Lock()
+	st := pl.queue(q)
+	st.inFlight -= n
+	pl.inFlight -= n
+	if st.window < windowMax {
+		st.window = min(windowMax, st.window+(n+3)/4)
+	}
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// block keeps q from being claimed until a time; window, when more than 0, is how many it could use at most.
+func (pl *planner) block(q delivery.Queue, until time.Time, window int, why delivery.Standing) {
+	pl.mu.Lock()
+	st := pl.queue(q)
+	if until.After(st.blocked) {
+		st.blocked = until
+	}
+	if window > 0 {
+		st.window = max(min(st.window, window), windowMin)
+	}
+	st.standing, st.notAfter = why, until
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// unblock lets every queue try again: limits, tenants or connectors have changed.
+func (pl *planner) unblock() {
+	pl.mu.Lock()
+	for _, q := range pl.queues {
+		q.blocked, q.window = time.Time{}, windowMax
+	}
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// note keeps what a station knows about q's head for whoever asks why it waits.
+func (pl *planner) note(q delivery.Queue, why delivery.Standing) {
+	pl.mu.Lock()
+	st := pl.queue(q)
+	st.standing, st.notAfter = why, why.Until
+	pl.mu.Unlock()
+}
+
+func (pl *planner) standing(q delivery.Queue, now time.Time) (delivery.Standing, bool) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	st := pl.queues[q]
+	if st == nil || st.standing.Reason == "" || now.After(st.notAfter.Add(time.Second)) {
+		return delivery.Standing{}, false
+	}
+	return st.standing, true
+}
+
+// idle reports whether nothing is being claimed or sent but the given number of messages that wait for a permit.
+func (pl *planner) idle(waiting int) bool {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	if pl.inFlight != waiting || pl.busy > 0 {
+		return false
+	}
+	now := pl.p.clock.Now()
+	for _, q := range pl.queues {
+		if (len(q.ids) > 0 || q.behind) && !q.blocked.After(now) && q.inFlight < q.window {
+			return false
+		}
+	}
+	return true
+}
+
+func (pl *planner) stop() {
+	pl.mu.Lock()
+	pl.stopped = true
+	pl.mu.Unlock()
+}
+
+// next picks a queue to claim from (ids) or to refill (refill). Without either, at is when something can happen;
+// zero = not before a kick.
+func (pl *planner) next(now time.Time) (q *queue, ids []delivery.MessageID, at time.Time) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	if pl.stopped {
+		return nil, nil, at
+	}
+	best := -1
+	for i, st := range pl.turn {
+		if len(st.ids) == 0 && !st.behind {
+			continue
+		}
+		if st.blocked.After(now) {
+			at = sooner(at, st.blocked)
+			continue
+		}
+		if len(st.ids) > 0 && (st.inFlight >= st.window || pl.inFlight >= pl.p.opt.InFlight) {
+			continue
+		}
+		if best < 0 || st.id.Lane < pl.turn[best].id.Lane {
+			best = i
+		}
+	}
+	if best < 0 {
+		return nil, nil, at
+	}
+	q = pl.turn[best]
+	pl.turn = append(append(pl.turn[:best:best], pl.turn[best+1:]...), q)
+	pl.busy++
+	if len(q.ids) == 0 {
+		q.missed = false
+		return q, nil, at
+	}
+	n := min(len(q.ids), maxHint, q.window-q.inFlight, pl.p.opt.InFlight-pl.inFlight)
+	ids = q.ids[:n:n]
+	q.ids = q.ids[n:]
+	q.inFlight += n
+	pl.inFlight += n
+	return q, ids, at
+}
+
+func (pl *planner) finished() {
+	pl.mu.Lock()
+	pl.busy--
+	pl.mu.Unlock()
+}
+
+func (pl *planner) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		q, ids, at := pl.next(pl.p.clock.Now())
+		switch {
+		case q == nil:
+			pl.sleep(ctx, at)
+		case len(ids) > 0:
+			if err := pl.p.publish(ctx, "route", hint{queue: q.id, ids: ids}); err != nil {
+				pl.done(q.id, len(ids)) // the sweeper finds them
+			}
+			pl.finished()
+		default:
+			pl.refill(ctx, q)
+			pl.finished()
+		}
+	}
+}
+
+func (pl *planner) sleep(ctx context.Context, at time.Time) {
+	var alarm <-chan time.Time
+	if !at.IsZero() {
+		t, ok := timerAt(pl.p.clock, at)
+		if !ok {
+			return
+		}
+		defer t.Stop()
+		alarm = t.Chan()
+	}
+	select {
+	case <-pl.wake:
+	case <-alarm:
+	case <-ctx.Done():
+	}
+}
+
+// refill reads the next due ids of a queue that is behind.
+func (pl *planner) refill(ctx context.Context, q *queue) {
+	now := pl.p.clock.Now()
+	pl.mu.Lock()
+	mark := q.mark
+	pl.mu.Unlock()
+	ids, mark, err := pl.p.store.Due(ctx, system, q.id, now, mark, refillSize)
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	if err != nil {
+		if ctx.Err() == nil {
+			pl.p.log.Warn("due messages cannot be read", "queue", q.id.String(), "err", err)
+		}
+		q.blocked = now.Add(time.Second)
+		return
+	}
+	q.ids = append(q.ids, ids...)
+	q.mark = mark
+	if len(ids) < refillSize {
+		q.mark = store.DueMark{}
+		q.behind = q.missed // then one more look, for what was turned away
+	}
+}
+
+func (pl *planner) isBlocked(q delivery.Queue, now time.Time) bool {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	st := pl.queues[q]
+	return st != nil && st.blocked.After(now)
+}
+
+// nextUnblock returns when the first blocked queue with work may go again; zero = none is.
+func (pl *planner) nextUnblock(now time.Time) time.Time {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	var next time.Time
+	for _, q := range pl.queues {
+		if q.blocked.After(now) && (len(q.ids) > 0 || q.behind) {
+			next = sooner(next, q.blocked)
+		}
+	}
+	return next
+}

@@ -1,0 +1,249 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/store"
+)
+
+// How often the sweeper looks, at least and at most. In between it wakes when the next due time comes.
+const (
+	sweepAtMost  = time.Second
+	sweepAtLeast = 5 * time.Millisecond
+	tidyEvery    = 5 * time.Second
+)
+
+// sweep finds due work that no hint tells of: due times that have come, hints that were lost, leases that have run out,
+// doubts that are to be settled. It only ever returns work.
+func (p *Pipeline) sweep(ctx context.Context) {
+	var tidied time.Time
+	for ctx.Err() == nil {
+		now := p.clock.Now()
+		p.alarm.set(now) // while the sweeper looks, whatever becomes due makes it look again
+		p.sweepQueues(ctx, now)
+		if _, err := p.settleOverdue(ctx, now); err != nil && ctx.Err() == nil {
+			p.log.Warn("overdue claims cannot be settled", "err", err)
+		}
+		if now.Sub(tidied) >= tidyEvery {
+			tidied = now
+			p.tidy(ctx, now)
+		}
+		wait := sweepAtMost
+		if next, err := p.store.NextDue(ctx, system, now); err == nil && !next.IsZero() {
+			wait = min(max(next.Sub(now), sweepAtLeast), sweepAtMost)
+		}
+		if !p.alarm.arm(now.Add(wait)) {
+			continue
+		}
+		t, ok := timerAt(p.clock, now.Add(wait))
+		if !ok {
+			continue
+		}
+		select {
+		case <-t.Chan():
+		case <-p.alarm.early:
+			t.Stop()
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
+
+// alarm is when the sweeper looks next; whoever writes an earlier due time moves it forward.
+type alarm struct {
+	early chan struct{}
+
+	mu     sync.Mutex
+	at     time.Time // of the next look; while one is under way, when it began
+	sooner time.Time // the earliest due time written meanwhile; zero = none
+}
+
+func newAlarm() *alarm { return &alarm{early: make(chan struct{}, 1)} }
+
+// set says that a look begins.
+func (a *alarm) set(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at, a.sooner = now, time.Time{}
+	select {
+	case <-a.early:
+	default:
+	}
+}
+
+// arm says when the next look is to be. It returns false when something was written during this one that is due before.
+func (a *alarm) arm(at time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at = at
+	return a.sooner.IsZero() || !a.sooner.Before(at)
+}
+
+// due tells of a due time that has been written. It costs nothing while the sweeper looks soon enough.
+func (a *alarm) due(at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sooner.IsZero() || at.Before(a.sooner) {
+		a.sooner = at
+	}
+	if at.Before(a.at) {
+		a.at = at
+		select {
+		case a.early <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (p *Pipeline) sweepQueues(ctx context.Context, now time.Time) {
+	due, err := p.store.DueQueues(ctx, system, now)
+	if err != nil {
+		if ctx.Err() == nil {
+			p.log.Warn("due queues cannot be read", "err", err)
+		}
+		return
+	}
+	quiet := p.hints.idle()
+	for _, q := range due {
+		// While hints flow, what became due a moment ago is most likely named by one of them.
+		if quiet || now.Sub(q.Oldest) > 100*time.Millisecond {
+			p.planner.overdue(q.Queue, q.Oldest)
+		}
+	}
+}
+
+// tidy does what needs doing now and then: parked receipts that nobody claimed, messages that a pause held and a resume
+// passed by.
+func (p *Pipeline) tidy(ctx context.Context, now time.Time) {
+	if n, err := p.store.DropParked(ctx, system, now); err == nil && n > 0 {
+		p.log.Warn("receipts for unknown messages were dropped after their time", "receipts", n)
+	}
+	running, err := p.store.ActiveCampaigns(ctx, system)
+	if err != nil {
+		return
+	}
+	for _, c := range running {
+		if c.State == store.CampaignRunning && !p.campaigns.paused(c.ID) {
+			_, _ = p.store.Wake(ctx, system, now, store.ReasonCampaignPaused, c.ID, delivery.AccountID{})
+		}
+	}
+}
+
+// settleOverdue decides about claims whose lease has run out and doubts whose time has come, a batch at a time.
+func (p *Pipeline) settleOverdue(ctx context.Context, now time.Time) (int, error) {
+	overdue, err := p.store.Overdue(ctx, system, now, "", maxHint)
+	if err != nil || len(overdue) == 0 {
+		return 0, err
+	}
+	outcomes := make([]store.Outcome, 0, len(overdue))
+	for _, o := range overdue {
+		if o.Status == delivery.StatusSending {
+			outcomes = append(outcomes, p.inDoubt(o, "lease_ended", "its worker did not come back in time", now))
+			continue
+		}
+		outcomes = append(outcomes, p.resolve(o, now))
+	}
+	settled, err := p.store.Settle(ctx, system, now, outcomes)
+	if err != nil {
+		return 0, err
+	}
+	for i := range settled {
+		if settled[i].Applied && outcomes[i].Status == delivery.StatusQueued {
+			p.hints.add(overdue[i].Queue, overdue[i].ID)
+		}
+	}
+	return len(overdue), nil
+}
+
+// inDoubt is the outcome of an attempt of which nobody knows how it ended.
+func (p *Pipeline) inDoubt(o store.Overdue, reason, detail string, now time.Time) store.Outcome {
+	out := store.Outcome{
+		ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Status: delivery.StatusAmbiguous, Account: o.Account,
+		Reason: reason, Detail: detail, Attempted: true, Until: now,
+	}
+	if a, ok := p.Accounts.Account(o.Account); ok {
+		out.Until = now.Add(resolveWindow(a.Kind))
+	}
+	return out
+}
+
+// What a tenant may want done with an attempt without an answer.
+const (
+	onAmbiguousRetry = "retry"
+	onAmbiguousHold  = "hold"
+	onAmbiguousFail  = "fail"
+)
+
+// resolve decides a doubt that no receipt has settled, by the message's own wish and then the tenant's policy.
+func (p *Pipeline) resolve(o store.Overdue, now time.Time) store.Outcome {
+	out := store.Outcome{ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Account: o.Account}
+	switch policy := p.tenants.get(o.Queue.Tenant).onAmbiguous; {
+	case o.AtMostOnce:
+		out.Status, out.Reason = delivery.StatusUnknown, "at_most_once"
+		out.Detail = "the one attempt ended without an answer"
+	case !o.ExpiresAt.After(now):
+		out.Status, out.Reason = delivery.StatusExpired, store.ReasonExpired
+		out.Detail = "its time ran out while an attempt was in doubt"
+	case policy == onAmbiguousHold:
+		out.Status, out.Reason, out.Until = delivery.StatusHeld, "ambiguous", o.ExpiresAt
+		out.Detail, out.Duplicate = "an attempt ended without an answer; the tenant's policy is to hold", true
+	case policy == onAmbiguousFail:
+		out.Status, out.Reason = delivery.StatusFailed, "ambiguous"
+		out.Detail = "an attempt ended without an answer; the tenant's policy is to fail"
+	default:
+		out.Status, out.Reason, out.Until, out.Duplicate = delivery.StatusQueued, "retry_after_doubt", now, true
+	}
+	return out
+}
+
+// recoverClaims settles what this node had under lease when it last stopped, with the help of its attempt journal.
+func (p *Pipeline) recoverClaims(ctx context.Context) error {
+	past, err := p.journal.read()
+	if err != nil {
+		return err
+	}
+	var queued, answered, doubted int
+	for {
+		now := p.clock.Now()
+		left, err := p.store.Overdue(ctx, system, now, p.opt.Node, 4*maxHint)
+		if err != nil {
+			return err
+		}
+		if len(left) == 0 {
+			break
+		}
+		outcomes := make([]store.Outcome, len(left))
+		for i, o := range left {
+			key := attemptKey{o.ID, o.Epoch}
+			out, ended := past.ended[key]
+			by, begun := past.begun[key]
+			switch {
+			case ended:
+				answered++
+				outcomes[i] = out
+			case begun || past.torn:
+				doubted++
+				if begun { // how long to wait for a receipt depends on the account
+					_ = by
+				}
+				outcomes[i] = p.inDoubt(o, "process_stopped", "the process stopped while the attempt was under way", now)
+			default:
+				queued++
+				outcomes[i] = store.Outcome{
+					ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Status: delivery.StatusQueued, Reason: "process_stopped", Until: now,
+				}
+			}
+		}
+		if _, err := p.store.Settle(ctx, system, now, outcomes); err != nil {
+			return err
+		}
+	}
+	if queued+answered+doubted > 0 {
+		p.log.Info("claims of the stopped process are settled", "not_started", queued, "answered", answered, "in_doubt", doubted)
+	}
+	return past.forget()
+}
