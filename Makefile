@@ -17,7 +17,7 @@ build: ## build bin/msgctl and bin/engine, static, no cgo
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/msgctl ./cmd/engine
 
 demo: build ## run a campaign of 10,000 people over four channels, all on this machine
-	@./bin/msgctl demo
+	@./examples/demo/demo.sh
 
 test: lint unit race ## everything that CI runs
 

@@ -26,6 +26,7 @@ delivery, store < store/*
 NONE < connectors/httpapi
 delivery < connectors/httpapi
 delivery, connectors, connectors/httpapi < connectors/*, routing
+connectors/connectortest < connectors/connectortest/httpprovider
 sms, smpp < connectors/smpp
 sdk/webhook < connectors/webhook
 connectors/smpp, connectors/whatsapp, connectors/smtp, connectors/webhook < connectors/all
@@ -45,7 +46,7 @@ sdk, sms, engine, simulator, sandbox < cmd/msgctl
 `
 
 // outside are programs and tests around the product; the policy does not bind them.
-var outside = []string{"bench", "features", "examples", "depstmp", "tools"}
+var outside = []string{"bench", "features", "examples", "tools", "cmd/msgctl/scaffold"}
 
 const module = "github.com/msgctl/msgctl/"
 

@@ -24,6 +24,7 @@ type api struct {
 	keys    *keyCache
 	cursors cursors
 	running *inFlight
+	recount chan struct{} // one audit at a time: each reads everything that a tenant has
 	sets    *templates.Cache
 	zones   sync.Map // name → *time.Location of zones that exist: bounded by the time zone database
 	openapi []byte
@@ -50,7 +51,7 @@ func newAPI(d Deps) *api {
 		d.Version = "dev"
 	}
 	d.Limits = d.Limits.withDefaults()
-	a := &api{Deps: d, running: newInFlight(), sets: templates.NewCache(templateCache)}
+	a := &api{Deps: d, running: newInFlight(), recount: make(chan struct{}, 1), sets: templates.NewCache(templateCache)}
 	a.keys = newKeyCache(d.Store, d.Vault.Pepper(), d.Now)
 	a.cursors = cursors{key: d.Vault.Derive("cursors v1")}
 	routes := routes()

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/sdk"
@@ -29,6 +30,13 @@ func audit(c *call) error {
 			t = delivery.TenantID(named)
 		}
 	}
+	select {
+	case c.a.recount <- struct{}{}:
+		defer func() { <-c.a.recount }()
+	case <-c.ctx().Done():
+		return c.ctx().Err()
+	}
+	c.extend(10 * time.Minute)
 	if !shared(t) {
 		r, err := c.a.Store.Audit(c.ctx(), t)
 		if err != nil {

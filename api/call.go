@@ -38,6 +38,10 @@ func (c *call) ctx() context.Context { return c.r.Context() }
 
 // ServeHTTP answers one request.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Body == nil { // a request that came over no socket
+		own := *r
+		own.Body, r = http.NoBody, &own
+	}
 	c := &call{a: a, w: w, r: r, rid: requestID(r)}
 	h := w.Header()
 	h["X-Request-Id"] = []string{c.rid}

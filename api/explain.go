@@ -157,15 +157,9 @@ func (s *situation) queued(e *sdk.Explanation) {
 }
 
 func (s *situation) held(e *sdk.Explanation) {
-	account, rate := s.account, 0.0
-	if s.standing.Reason == s.msg.Reason {
-		rate = s.standing.PerSecond
-		if s.standing.Account != "" {
-			account = s.standing.Account
-		}
-	}
-	if rate == 0 {
-		s.standing.PerSecond = 0
+	account := s.account
+	if s.standing.Reason == s.msg.Reason && s.standing.Account != "" {
+		account = s.standing.Account
 	}
 	s.blocked(e, s.msg.Reason, account, s.msg.Detail, s.msg.DueAt)
 }
@@ -185,7 +179,7 @@ func (s *situation) blocked(e *sdk.Explanation, reason, account, detail string, 
 		limit := detail
 		if limit == "" {
 			limit = connector + "'s rate is used up"
-			if s.standing.PerSecond > 0 {
+			if s.standing.Reason == reason && s.standing.PerSecond > 0 {
 				limit = fmt.Sprintf("the limit of %g per second at %s is used up", s.standing.PerSecond, connector)
 			}
 		}

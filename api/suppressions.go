@@ -163,17 +163,7 @@ func (k *checker) address(ch delivery.Channel, raw string) (string, error) {
 			ch = delivery.SMS
 		}
 	}
-	to, err := recipient.Normalize(ch, raw, "")
-	if err != nil && !strings.HasPrefix(raw, "+") {
-		region, rerr := k.defaultRegion()
-		if rerr != nil {
-			return "", rerr
-		}
-		if region != "" {
-			return recipient.Normalize(ch, raw, region)
-		}
-	}
-	return to, err
+	return k.normalize(ch, raw)
 }
 
 // addressParam normalises an address in the query.

@@ -109,17 +109,7 @@ func (k *checker) to(in *messageIn, ch delivery.Channel, f *faults) (string, err
 		f.add("/to", "field_required", "the recipient is missing")
 		return "", nil
 	}
-	to, err := recipient.Normalize(ch, in.To, "")
-	if err != nil && !strings.HasPrefix(in.To, "+") {
-		// Only a number without + depends on the tenant's region, which costs a look-up.
-		region, rerr := k.defaultRegion()
-		if rerr != nil {
-			return "", rerr
-		}
-		if region != "" {
-			to, err = recipient.Normalize(ch, in.To, region)
-		}
-	}
+	to, err := k.normalize(ch, in.To)
 	var bad *recipient.Invalid
 	switch {
 	case errors.As(err, &bad):
@@ -130,6 +120,23 @@ func (k *checker) to(in *messageIn, ch delivery.Channel, f *faults) (string, err
 		k.allowed(to, ch, f)
 	}
 	return to, nil
+}
+
+// normalize is recipient.Normalize with the tenant's region, which is looked up only for a number that needs one.
+func (k *checker) normalize(ch delivery.Channel, raw string) (string, error) {
+	to, err := recipient.Normalize(ch, raw, "")
+	var bad *recipient.Invalid
+	if !errors.As(err, &bad) || bad.Code != recipient.CodePhone || strings.HasPrefix(raw, "+") {
+		return to, err
+	}
+	region, rerr := k.defaultRegion()
+	switch {
+	case rerr != nil:
+		return "", rerr
+	case region == "":
+		return "", err
+	}
+	return recipient.Normalize(ch, raw, region)
 }
 
 // reachable says for which channels the recipient is an address that the engine itself connects to.

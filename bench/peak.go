@@ -267,6 +267,9 @@ func (b *bench) peak(ctx context.Context, c channel, sim simulated, profile stri
 		return f, stall
 	}
 	after, err := t.e.usage()
+	if err == nil {
+		err = t.e.ask("profiled", &struct{}{})
+	}
 	if err != nil {
 		return f, err
 	}

@@ -105,6 +105,7 @@ type served struct {
 	dir    string
 	key    string
 	client *sdk.Client // the tenant's
+	http   http.Client // for metrics
 }
 
 // tenant is whom the messages belong to.
@@ -113,7 +114,7 @@ const tenant = "bench"
 // serve starts an engine, with connectors to the simulator when there is one.
 func (b *bench) serve(ctx context.Context, sim *simulated, profile string) (_ *served, err error) {
 	b.engines++
-	e := &served{dir: filepath.Join(b.work, "engine-"+strconv.Itoa(b.engines))}
+	e := &served{dir: filepath.Join(b.work, "engine-"+strconv.Itoa(b.engines)), http: http.Client{Transport: &http.Transport{}}}
 	args := []string{"-dir", e.dir}
 	if profile != "" {
 		args = append(args, "-cpuprofile", profile)
@@ -157,6 +158,7 @@ func (e *served) end() error {
 	if e.client != nil {
 		e.client.Close()
 	}
+	e.http.CloseIdleConnections()
 	return errors.Join(e.stop(), os.RemoveAll(e.dir))
 }
 
@@ -166,7 +168,7 @@ func (e *served) metric(ctx context.Context, name string, labels ...string) (int
 	if err != nil {
 		return 0, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := e.http.Do(req)
 	if err != nil {
 		return 0, err
 	}

@@ -72,7 +72,7 @@ func (a aim) String() string {
 
 func printTable(w io.Writer, rows []row) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "row\tmessages/s\tlimit/s\tratio\tp50 ms\tp99 ms\tCPU-s/100k\tMiB\taim\t")
+	fmt.Fprintln(t, "row\tmessages/s\tlimit/s\tratio\tp50 ms\tp99 ms\tCPU-s/100k\tMiB\taim\tverdict")
 	for _, r := range rows {
 		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.2f\t%.1f\t%.1f\t%.1f\t%.0f\t%s\t%s\n",
 			r.Name, r.Rate, r.Limit, r.Ratio, r.P50, r.P99, r.CPU, r.RSS, r.aim, r.verdict())

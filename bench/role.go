@@ -126,7 +126,13 @@ func engineRole(args []string, in io.Reader, out io.Writer) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	return obey(in, out, hello{URL: "http://" + e.Addr()}, unknown)
+	return obey(in, out, hello{URL: "http://" + e.Addr()}, func(command, arg string) (any, error) {
+		if command != "profiled" {
+			return unknown(command, arg)
+		}
+		pprof.StopCPUProfile() // what follows is not the load; safe twice
+		return struct{}{}, nil
+	})
 }
 
 func simRole(in io.Reader, out io.Writer) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/store"
+	"github.com/msgctl/msgctl/templates"
 )
 
 // Store is what campaigns need of the store.
@@ -57,6 +58,7 @@ type Deps struct {
 type Service struct {
 	Deps
 	kick chan struct{}
+	sets *templates.Cache // of SMS templates, to count segments
 
 	mu        sync.Mutex
 	importing map[audienceKey]bool
@@ -94,6 +96,7 @@ func New(d Deps) *Service {
 	return &Service{
 		Deps:      d,
 		kick:      make(chan struct{}, 1),
+		sets:      templates.NewCache(256),
 		importing: map[audienceKey]bool{},
 		held:      map[delivery.CampaignID]Held{},
 	}

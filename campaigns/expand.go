@@ -241,7 +241,7 @@ func (s *Service) messages(ctx context.Context, c store.Campaign, people []store
 			DueAt: now, ExpiresAt: now.Add(ttl),
 		}
 		if m.Channel == delivery.SMS {
-			m.Segments = 0 // known once it is rendered
+			m.Segments = s.segments(ctx, c.Tenant, c.Legs[at], p)
 		}
 		out = append(out, m)
 	}

@@ -162,6 +162,10 @@ func findAccount(accounts []store.Account, name string) (found store.Account, ok
 }
 
 func compile(t store.Template) (*templates.Set, error) {
-	return templates.CompileSet(templates.Source{Channel: t.Channel, Text: t.Text, Subject: t.Subject, HTML: t.HTML,
-		Approved: t.Approved, Event: t.Event, Data: t.Data})
+	return templates.CompileSet(source(t))
+}
+
+func source(t store.Template) templates.Source {
+	return templates.Source{Channel: t.Channel, Text: t.Text, Subject: t.Subject, HTML: t.HTML,
+		Approved: t.Approved, Event: t.Event, Data: t.Data}
 }

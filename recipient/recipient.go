@@ -28,8 +28,9 @@ func (e *Invalid) Error() string { return e.Code + ": " + e.Rule }
 // lower-case ASCII domain for e-mail, an absolute URL for webhooks. Two spellings of one recipient become the same
 // string, and a normalised recipient normalises to itself.
 //
-// Region is an ISO 3166-1 alpha-2 code such as IN. It is used only for phone numbers without a +, which are refused when
-// it is empty. Every error is an *Invalid. Whether a URL may be called is not decided here but by the egress policy.
+// Region is an ISO 3166-1 alpha-2 code such as IN. It is used only for phone numbers without a +, which are refused
+// when it is empty. Every error is an *Invalid. Whether a URL may be called is decided by the egress
+// policy and not here.
 // Normalize keeps no state and may be called from many goroutines.
 func Normalize(ch delivery.Channel, raw, region string) (string, error) {
 	switch ch {

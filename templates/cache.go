@@ -8,11 +8,11 @@ import (
 	"github.com/msgctl/msgctl/delivery"
 )
 
-// maxCachedSource bounds the source text of all cached sets, in bytes. Compiled, a text takes a few times its length.
-const maxCachedSource = 32 << 20
+// maxCached bounds the memory of all cached sets, in bytes by rough estimate.
+const maxCached = 64 << 20
 
-// Cache keeps compiled sets, the least recently used go first. It is safe for concurrent use. A version never changes, so
-// nothing in it is ever stale.
+// Cache keeps compiled sets, the least recently used go first. It is safe for concurrent use. A version never changes,
+// so nothing in it is ever stale.
 type Cache struct {
 	most int
 
@@ -46,9 +46,9 @@ func NewCache(most int) *Cache {
 	return &Cache{most: max(1, most), sets: map[cacheKey]*list.Element{}, order: list.New(), busy: map[cacheKey]*flight{}}
 }
 
-// Get returns the compiled set of a template version. When it is not there, load reads its source, once for all who ask
-// at the same time. An error is not kept. A caller whose ctx ends stops waiting, but load sees the context of the caller
-// that came first; when that one ends, another caller loads. Version 0 names no version and is never kept.
+// Get returns the compiled set of a template version. When it is not there, load reads its source, once for all who
+// ask at the same time. An error is not kept. A caller whose ctx ends stops waiting, but load sees the context of the
+// caller that came first; when that one ends, another caller loads. Version 0 names no version and is never kept.
 func (c *Cache) Get(
 	ctx context.Context, tenant delivery.TenantID, name string, version int, load func(context.Context) (Source, error),
 ) (*Set, error) {
@@ -88,7 +88,9 @@ func (c *Cache) Get(
 }
 
 // fill compiles and stores. Its end wakes the waiters even when load panics.
-func (c *Cache) fill(ctx context.Context, key cacheKey, f *flight, load func(context.Context) (Source, error)) (*Set, error) {
+func (c *Cache) fill(
+	ctx context.Context, key cacheKey, f *flight, load func(context.Context) (Source, error),
+) (*Set, error) {
 	f.err = context.Canceled // what waiters see if load panics: try again
 	defer func() {
 		c.mu.Lock()
@@ -120,7 +122,7 @@ func isTemplateError(err error) bool {
 func (c *Cache) store(key cacheKey, set *Set) {
 	c.sets[key] = c.order.PushFront(&cacheEntry{key, set})
 	c.bytes += set.size
-	for c.order.Len() > 1 && (c.order.Len() > c.most || c.bytes > maxCachedSource) {
+	for c.order.Len() > 1 && (c.order.Len() > c.most || c.bytes > maxCached) {
 		last := c.order.Remove(c.order.Back()).(*cacheEntry)
 		delete(c.sets, last.key)
 		c.bytes -= last.set.size

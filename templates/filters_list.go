@@ -88,7 +88,7 @@ func sorter(natural bool) filterFunc {
 	return func(r *run, _ *call, in value, args []value) value {
 		a := r.copied(in)
 		n := len(a)
-		if !r.step(n*bits.Len(uint(n))/4) || !r.memory(112*n) {
+		if !r.step(n*bits.Len(uint(n))/2) || !r.memory(112*n) {
 			return value{}
 		}
 		type entry struct {
@@ -105,7 +105,11 @@ func sorter(natural bool) filterFunc {
 				k.s = strings.ToLower(k.s)
 			}
 		}
+		compared := 0
 		slices.SortStableFunc(list, func(x, y entry) int {
+			if compared++; compared%1024 == 0 {
+				r.look()
+			}
 			if r.err != nil {
 				return 0
 			}

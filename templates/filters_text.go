@@ -62,7 +62,7 @@ func filterEscape(r *run, _ *call, in value, _ []value) value {
 			extra += 4
 		}
 	}
-	if !r.work(len(s)) || extra > 0 && !r.memory(len(s)+extra) {
+	if !r.work(len(s)) || extra > 0 && !r.memory(2*(len(s)+extra)) { // as bytes, then as text
 		return value{}
 	}
 	if extra > 0 {
@@ -85,7 +85,7 @@ func filterNewlineToBr(r *run, f *call, in value, args []value) value {
 	if r.t.mode == HTML && !safe {
 		s = filterEscape(r, f, textValue(s), args).s
 	}
-	if !r.memory(len(s) + 6*strings.Count(s, "\n")) {
+	if !r.memory(2*len(s) + 6*strings.Count(s, "\n")) {
 		return value{}
 	}
 	s = strings.ReplaceAll(s, "\r\n", "\n")

@@ -18,15 +18,16 @@ const (
 )
 
 type parser struct {
-	src   string
-	mode  Mode
-	pos   int
-	trim  bool // the text that comes next loses its leading space
-	depth int
-	loops int
-	place tracker
-	s     *scanner // of the braces that are read
-	err   *Error
+	src    string
+	mode   Mode
+	pos    int
+	trim   bool // the text that comes next loses its leading space
+	depth  int
+	loops  int
+	place  tracker
+	tokens int
+	s      *scanner // of the braces that are read
+	err    *Error
 
 	uses   []use
 	locals map[string]int // names that the template gives values to; loop variables count how often they are open
@@ -183,6 +184,7 @@ func (p *parser) closeTag() {
 		return
 	}
 	p.pos, p.trim = p.s.pos, p.s.trim
+	p.tokens += p.s.count
 }
 
 // failed takes over an error of the scanner.

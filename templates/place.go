@@ -13,8 +13,8 @@ const (
 	escJSONValue  // outside of quotes
 )
 
-// tracker follows the literal text of a template to know what a value that comes next stands in. It reads HTML as loosely
-// as mail programs do, and JSON by its quotes alone: what it takes for granted is that the author's own text is sound.
+// tracker follows the literal text of a template to know what a value that comes next stands in. It reads HTML as
+// loosely as mail programs do, and JSON by its quotes alone: it takes for granted that the author's own text is sound.
 type tracker struct {
 	mode   Mode
 	state  state

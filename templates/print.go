@@ -88,8 +88,8 @@ func appendHTML(dst []byte, s string) []byte {
 	return append(dst, s[from:]...)
 }
 
-// safeURL reports whether a text that begins a link has a scheme that runs nothing. Browsers drop spaces and controls in
-// front of and inside of a scheme.
+// safeURL reports whether a text that begins a link has a scheme that runs nothing. Browsers drop spaces and controls
+// in front of and inside of a scheme.
 func safeURL(s string) bool {
 	n := strings.IndexAny(s, ":/?#&")
 	if n < 0 || s[n] != ':' && s[n] != '&' {
@@ -153,7 +153,7 @@ func (r *run) printJSON(v value, depth int) {
 	}
 	switch v.kind {
 	case kindText:
-		if !r.room(len(v.s)) || !r.work(len(v.s)) {
+		if !r.room(len(v.s)+2) || !r.work(len(v.s)) {
 			return
 		}
 		before := len(r.out)

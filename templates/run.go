@@ -78,9 +78,12 @@ func (r *run) step(n int) bool {
 	return true
 }
 
-// look checks the number of steps, and at times the clock. It is the machine's and not the engine's clock that is asked,
-// since it is the machine's time that is spent.
+// look checks the number of steps, and the clock. It is the machine's and not the engine's clock that is asked, since
+// it is the machine's time that is spent.
 func (r *run) look() bool {
+	if r.err != nil {
+		return false
+	}
 	if r.steps > MaxSteps {
 		r.fail(CodeBudget, "the template takes more than %d steps", MaxSteps)
 		return false

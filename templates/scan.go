@@ -31,7 +31,13 @@ type scanner struct {
 	open   int    // where the braces open
 	trim   bool   // the closing braces have a hyphen; valid after tokEnd
 	tok    token  // the current one
+	count  int    // tokens so far
 	failed *Error
+}
+
+// signs is longest first. It is only read.
+var signs = []string{
+	"..", "==", "!=", "<>", "<=", ">=", "<", ">", "=", ".", "[", "]", "(", ")", "|", ":", ",",
 }
 
 // fail keeps the first error and ends the tokens.
@@ -89,7 +95,7 @@ func (s *scanner) next() {
 			s.emit(tokName, n)
 			return
 		}
-		for _, sign := range []string{"..", "==", "!=", "<>", "<=", ">=", "<", ">", "=", ".", "[", "]", "(", ")", "|", ":", ","} {
+		for _, sign := range signs {
 			if strings.HasPrefix(rest, sign) {
 				s.emit(tokSign, len(sign))
 				return
@@ -105,6 +111,7 @@ func (s *scanner) next() {
 }
 
 func (s *scanner) emit(k tokenKind, n int) {
+	s.count++
 	s.tok = token{kind: k, text: s.src[s.pos : s.pos+n], pos: s.pos}
 	s.pos += n
 }

@@ -57,7 +57,7 @@ func CompileSet(src Source) (*Set, error) {
 			err = inPart(err, part)
 			return nil
 		}
-		s.size += len(text)
+		s.size += t.weight
 		s.addVariables(t.vars)
 		return t
 	}

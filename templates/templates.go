@@ -1,8 +1,8 @@
 // Package templates compiles, checks and renders message templates written in Liquid.
 //
 // A template is text by a stranger that runs on our machine. Nothing in it can reach a file, a clock, the network or a
-// variable that was not given, and each rendering has a budget: whatever is spent first ends it with an *Error. A variable
-// is only ever data: its value is printed, never read as a template.
+// variable that was not given, and each rendering has a budget: whatever is spent first ends it with an *Error. A
+// variable is only ever data: its value is printed, never read as a template.
 //
 // The language is that of Shopify (https://shopify.github.io/liquid, read 2026-11) with these differences, all towards
 // an error where Liquid prints nothing: a missing variable without default, a division by zero, an unknown filter or
@@ -88,6 +88,7 @@ type Template struct {
 	nodes   []node
 	vars    []Variable
 	lenient bool
+	weight  int // bytes of memory, roughly
 	runs    sync.Pool
 }
 
@@ -103,6 +104,7 @@ func Compile(src string, mode Mode) (*Template, error) {
 		return nil, p.err
 	}
 	t.vars = p.variables()
+	t.weight = len(src) + 150*p.tokens
 	return t, nil
 }
 
@@ -115,9 +117,9 @@ func (t *Template) Lenient() *Template {
 // listed, and neither are names that the template itself assigns.
 func (t *Template) Variables() []Variable { return append([]Variable(nil), t.vars...) }
 
-// Render appends the rendered template to dst. Vars holds what JSON holds: nil, bool, numbers, string, time.Time,
-// []any and map[string]any, and may be read by other goroutines meanwhile. A JSON null counts as missing. Every error is
-// an *Error; dst is then returned as it was.
+// Render appends the rendered template to dst. Vars holds what JSON holds: nil, bool, numbers, string, time.Time, []any
+// and map[string]any, and may be read by other goroutines meanwhile. A JSON null counts as missing. Every error is an
+// *Error; dst is then returned as it was.
 func (t *Template) Render(dst []byte, vars map[string]any) ([]byte, error) {
 	r, _ := t.runs.Get().(*run)
 	if r == nil {

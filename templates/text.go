@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// tags walks over HTML and calls text for what people see and tag for each tag, with its name in lower case and all that
-// stands in it. It goes over s once, and whatever is broken ends at the end.
+// walkHTML goes over HTML once and calls text for what people see and tag for each tag, with its name in lower case and
+// all that stands in it. A tag or a comment that does not end takes the rest.
 func walkHTML(s string, text func(string), tag func(name, inside string, end bool)) {
 	for s != "" {
 		n := strings.IndexByte(s, '<')

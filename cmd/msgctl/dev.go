@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -19,6 +19,8 @@ type devOptions struct {
 	Addr  string // host:port of the API, on loopback
 	Dir   string // where the store is
 	Reset bool   // begin with an empty store
+	Key   string // of an earlier run: kept when it still opens the store's tenant
+	Log   *slog.Logger
 	Log   *slog.Logger
 }
 
@@ -59,6 +61,18 @@ func (a *app) devCmd() *cobra.Command {
 			if a.flags.verbose {
 				o.Log = slog.New(slog.NewTextHandler(a.err, nil))
 			}
+			level := slog.LevelError
+			if a.flags.verbose {
+				level = slog.LevelInfo
+			}
+			o.Log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+			c, err := a.loadConfig()
+			if err != nil {
+				return err
+			}
+			if old := c.find("dev"); old != nil {
+				o.Key = old.Key
+			}
 			info, err := startDev(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -98,24 +112,4 @@ func (a *app) devContext(info devInfo) error {
 	}
 	c.Current = "dev"
 	return a.saveConfig(c)
-}
-
-// startDev starts an engine and a simulator and returns when both answer.
-func startDev(ctx context.Context, o devOptions) (devInfo, error) {
-	if o.Reset {
-		if err := os.RemoveAll(o.Dir); err != nil {
-			return devInfo{}, err
-		}
-	}
-	box, err := sandbox.Start(ctx, sandbox.Options{
-		Dir: o.Dir, Listen: o.Addr, Logger: o.Log, Version: version(), ReceiptDelay: devReceipts,
-	})
-	if err != nil {
-		return devInfo{}, err
-	}
-	return devInfo{
-		URL: box.URL, Store: filepath.Join(o.Dir, "msgctl.db"), SMPP: box.Sim.SMPPAddr(), SMTP: box.Sim.SMTPAddr(),
-		Sim: box.Sim.URL(), Tenant: box.Tenant, Key: box.Key,
-		Close: func(context.Context) error { return box.Close() },
-	}, nil
 }

@@ -43,7 +43,9 @@ func (a *app) help(cmd *cobra.Command) {
 		}
 	})
 	if own.HasFlags() {
-		fmt.Fprintf(&b, "\n%s\n%s", a.paint(bold, "FLAGS"), own.FlagUsagesWrapped(helpWidth))
+		fmt.Fprintf(&b, "\n%s\n%s", a.paint(bold, "FLAGS"),
+			// pflag shows what a flag means that stands without its value; the value itself is of more use.
+			strings.ReplaceAll(own.FlagUsagesWrapped(helpWidth), ` STATUS[="best"]`, `[=STATUS]       `))
 	}
 	if cmd.HasParent() {
 		fmt.Fprintf(&b, "\nFlags of every command: msgctl --help\n")
@@ -181,8 +183,9 @@ Hooks: /sim/hook/200, 500, timeout, gone, flaky.`),
 		topic("idempotency", "Sending again without sending twice", `
 Sending again without sending twice
 
-Every send carries a key. When an answer is lost, msgctl asks again with the same
-key, and the engine answers what it answered first: the message is accepted once.
+Every send carries a key. When an answer is lost, msgctl asks again with the
+same key, and the engine answers what it answered first: the message is accepted
+once.
 
   msgctl send sms +12025550100 "Hi" --idempotency-key order-4711
 

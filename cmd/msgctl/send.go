@@ -44,7 +44,12 @@ func (a *app) sendCmd() *cobra.Command {
 			"  msgctl send email a@example.com -T welcome --var name=Asha --wait\n" +
 			"  msgctl send webhook https://example.com/hook '{\"order\":1}' --event order.paid\n" +
 			"  msgctl send sms --file people.csv -T reminder",
-		Args: cobra.MaximumNArgs(3),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 3 && a.flags.fields != "?" {
+				return &usageError{what: fmt.Sprintf("one argument too many: %q", args[3]), fix: "quote the TEXT; a status for --wait follows =, --wait=sent"}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if s.file != "" {
 				return a.sendFile(cmd, args, &s)

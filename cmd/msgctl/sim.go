@@ -18,8 +18,8 @@ func (a *app) simCmd() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "sim", Short: "Run the simulator of providers alone, on loopback only", Args: a.args(),
-		Long: "Run the simulator alone: an SMSC, the WhatsApp Cloud API, a mail server and a sink\n" +
-			"for webhooks. The recipient decides what happens: msgctl help sim-outcomes",
+		Long: "Run the simulator alone: an SMSC, the WhatsApp Cloud API, a mail server and a\n" +
+			"sink for webhooks. The recipient decides what happens: msgctl help sim-outcomes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, l := range []struct {
 				name string

@@ -42,10 +42,10 @@ func (a *app) templatePut() *cobra.Command {
 		Use: "put NAME", Short: "Store the next version of a template", Args: a.args("NAME"),
 		Long: "Store the next version of a template. Its texts are Liquid: {{ first_name }},\n" +
 			"{{ name | default: \"there\" }}, {% if vip %} … {% endif %}.\n\n" +
-			"A FILE is the text; one that ends in .html is the HTML of an e-mail, and .yaml or\n" +
-			".json holds the fields of the API (channel, text, subject, html …).",
+			"A FILE is the text; one that ends in .html is the HTML of an e-mail, and .yaml\n" +
+			"or .json holds the fields of the API (channel, text, subject, html …).",
 		Example: "  msgctl template put otp --channel sms --text \"Your code is {{ code }}\"\n" +
-			"  msgctl template put welcome --channel email --subject \"Hi {{ name }}\" --file w.html",
+			"  msgctl template put welcome --channel email --subject \"Hi\" --file w.html",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file != "" {
 				if err := templateFile(file, &r); err != nil {

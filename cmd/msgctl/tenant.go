@@ -37,7 +37,7 @@ func (s *tenantFlags) register(cmd *cobra.Command) {
 	f.StringVar(&s.r.Name, "name", "", "the `NAME` that people see")
 	f.Int64Var(&s.r.DailyQuota, "quota", 0, "at most `N` messages a UTC day; 0 = no bound")
 	f.StringArrayVar(&s.rates, "limit", nil,
-		"at most so many a second, `[CHANNEL[/CONNECTOR]=]N/s[,BURST]`; repeat it")
+		"at most so many a second, `LIMIT`: 500/s, sms=50/s,100 or sms/alpha=10/s; repeat it; none removes all")
 	f.StringVar(&s.r.OnAmbiguous, "on-ambiguous", "", "what follows an unclear outcome, `POLICY`: retry, hold or fail")
 	f.StringVar(&s.r.Region, "region", "", "where numbers without + are from, such as `IN`")
 	_ = cmd.RegisterFlagCompletionFunc("on-ambiguous", fixed("retry", "hold", "fail"))

@@ -49,7 +49,7 @@ var contract = []check{
 	{"pause_spends_nothing", "a request refused by a pause spends nothing", pauseSpendsNothing},
 	{"no_bounds", "a reservation without bounds passes", noBounds},
 	{"bad_input", "a rate, a burst or a cost out of range is an error and not a grant", badInput},
-	{"concurrent", "concurrent reservations grant no more than one after the other, and do not lock each other out", concurrent},
+	{"concurrent", "concurrent reservations grant what the same ones grant one after the other", concurrent},
 }
 
 type grant struct {
@@ -127,7 +127,10 @@ func (b *bench) checkWindows(x limits.Bound) {
 }
 
 func bound(tenant string, perSecond, burst float64) limits.Bound {
-	return limits.Bound{Key: limits.Key{Tenant: delivery.TenantID(tenant)}, Rate: limits.Rate{PerSecond: perSecond, Burst: burst}}
+	return limits.Bound{
+		Key:  limits.Key{Tenant: delivery.TenantID(tenant)},
+		Rate: limits.Rate{PerSecond: perSecond, Burst: burst},
+	}
 }
 
 func upToMilli(t time.Time) time.Time {

@@ -53,7 +53,9 @@ func (l *Limiter) Keys() int {
 
 // Reserve implements limits.Limiter. It refuses a rate, burst or cost that is not a number or out of range, and a key
 // that stands twice in bounds, because charging it twice is never meant.
-func (l *Limiter) Reserve(_ context.Context, now time.Time, bounds []limits.Bound, cost float64) (limits.Decision, error) {
+func (l *Limiter) Reserve(
+	_ context.Context, now time.Time, bounds []limits.Bound, cost float64,
+) (limits.Decision, error) {
 	if !(cost > 0 && cost <= maxUnits) {
 		return limits.Decision{}, errCost
 	}
@@ -158,8 +160,8 @@ func (l *Limiter) slotOf(key limits.Key) int32 {
 	return n
 }
 
-// forgetIdle looks at up to n slots and frees those that say no more than an absent one. It runs for a few slots per new
-// key, so that no reservation pays for a sweep over all of them.
+// forgetIdle looks at up to n slots and frees those that say no more than an absent one. It runs for a few slots per
+// new key, so that no reservation pays for a sweep over all of them.
 func (l *Limiter) forgetIdle(now time.Time, n int) {
 	for range min(n, len(l.slots)) {
 		if l.hand++; l.hand >= len(l.slots) {
