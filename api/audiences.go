@@ -24,9 +24,13 @@ func importAudience(c *call) error {
 	if err := checkName("", c.vars[0]); err != nil {
 		return err
 	}
-	media, err := c.checkMedia(append([]string{"text/csv", "application/csv", "text/tab-separated-values"}, batchMedia...)...)
+	media, err := c.checkMedia(append([]string{"text/csv", "application/csv", "text/tab-separated-values"},
+		batchMedia...)...)
 	if err != nil {
 		return err
+	}
+	if c.gzipped() { // what a file unpacks to has no bound
+		return fail("unsupported_encoding", "a file is taken as it is: send it without Content-Encoding")
 	}
 	in := campaigns.Import{
 		Name: c.vars[0], Format: campaigns.CSV, Columns: map[string]string{}, Region: c.param("region"),

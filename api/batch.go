@@ -39,7 +39,7 @@ func sendBatch(c *call) error {
 		return tooLarge(c.a.Limits.BatchBody)
 	}
 	k := c.a.checker(c)
-	rows, messages, sum, err := k.rows(http.MaxBytesReader(c.w, c.r.Body, c.a.Limits.BatchBody), keyText != "")
+	rows, messages, sum, err := k.rows(c.body(c.a.Limits.BatchBody), keyText != "")
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,9 @@ func sendBatch(c *call) error {
 }
 
 // rows reads and checks every line. hashed asks for the fingerprint of all rows: that of their canonical forms.
-func (k *checker) rows(body io.Reader, hashed bool) (rows []batchRow, messages []store.NewMessage, sum [32]byte, err error) {
+func (k *checker) rows(body io.Reader, hashed bool) (
+	rows []batchRow, messages []store.NewMessage, sum [32]byte, err error,
+) {
 	lines := bufio.NewReaderSize(body, 64<<10)
 	limit := int(k.a.Limits.Body)
 	hash := sha256.New()

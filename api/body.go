@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"mime"
@@ -13,8 +14,8 @@ import (
 
 // checkMedia refuses a body of another kind than the route takes, before any of it is read.
 func (c *call) checkMedia(types ...string) (string, error) {
-	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return "", fail("unsupported_encoding", "Content-Encoding %s is not taken: send the body as it is", quoted(enc))
+	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") && !c.gzipped() {
+		return "", fail("unsupported_encoding", "Content-Encoding %s is not taken: send the body as it is or with gzip", quoted(enc))
 	}
 	given := c.r.Header["Content-Type"]
 	if len(given) == 1 && given[0] == types[0] {
@@ -34,6 +35,34 @@ func (c *call) checkMedia(types ...string) (string, error) {
 	return media, nil
 }
 
+// gzipped reports whether the body is compressed.
+func (c *call) gzipped() bool { return strings.EqualFold(c.r.Header.Get("Content-Encoding"), "gzip") }
+
+// body returns the body, uncompressed where it was not; reading more than max bytes of it is an error.
+func (c *call) body(max int64) io.Reader {
+	if !c.gzipped() {
+		return http.MaxBytesReader(c.w, c.r.Body, max)
+	}
+	return http.MaxBytesReader(c.w, &unzip{from: http.MaxBytesReader(c.w, c.r.Body, max)}, max)
+}
+
+// unzip is a gzip reader that reports a broken header as an error of Read.
+type unzip struct {
+	from io.Reader
+	zip  *gzip.Reader
+}
+
+func (u *unzip) Read(b []byte) (n int, err error) {
+	if u.zip == nil {
+		if u.zip, err = gzip.NewReader(u.from); err != nil {
+			return 0, err
+		}
+	}
+	return u.zip.Read(b)
+}
+
+func (u *unzip) Close() error { return nil }
+
 // readBody reads a whole body of at most max bytes into buf.
 func (c *call) readBody(buf *bytes.Buffer, max int64) error {
 	if c.r.ContentLength > max {
@@ -42,7 +71,7 @@ func (c *call) readBody(buf *bytes.Buffer, max int64) error {
 	if c.r.ContentLength > 0 {
 		buf.Grow(int(c.r.ContentLength) + bytes.MinRead)
 	}
-	_, err := buf.ReadFrom(http.MaxBytesReader(c.w, c.r.Body, max))
+	_, err := buf.ReadFrom(c.body(max))
 	return bodyError(err)
 }
 
@@ -58,6 +87,8 @@ func bodyError(err error) error {
 		return nil
 	case errors.As(err, &big):
 		return tooLarge(big.Limit)
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
+		return fail("invalid_encoding", "the body says it is gzip and is not")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fail("request_timeout", "the body came too slowly")
 	case errors.Is(err, io.ErrUnexpectedEOF):

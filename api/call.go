@@ -203,7 +203,8 @@ func (c *call) number(name string, low, high, otherwise int64) (int64, error) {
 	s := c.param(name)
 	if s == "" {
 		if c.query.Has(name) {
-			return 0, failAt(name, "invalid_parameter", "%s is empty: give a number from %d to %d or leave it out", name, low, high)
+			return 0, failAt(name, "invalid_parameter", "%s is empty: give a number from %d to %d or leave it out", name, low,
+				high)
 		}
 		return otherwise, nil
 	}

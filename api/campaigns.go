@@ -229,6 +229,16 @@ func checkCampaign(c *call) error {
 	return c.json(http.StatusOK, out)
 }
 
+// receipts reports whether providers of a channel report on messages that they took.
+func (a *api) receipts(ch delivery.Channel) bool {
+	for _, k := range a.Registry.Kinds() {
+		if k.Channel == ch && k.Receipts {
+			return true
+		}
+	}
+	return false
+}
+
 func campaignReport(c *call) error {
 	if c.a.Campaigns == nil {
 		return noRoute()
@@ -238,13 +248,17 @@ func campaignReport(c *call) error {
 		return campaignProblem(err)
 	}
 	out := sdk.CampaignReport{
-		Campaign: r.Campaign.Name, State: string(r.Campaign.State), People: r.People, Accepted: r.Accepted, ToExpand: r.ToExpand,
-		Waiting: r.Waiting, Skipped: r.Skipped, ByStatus: byStatus(r.ByStatus),
+		Campaign: r.Campaign.Name, State: string(r.Campaign.State), People: r.People, Accepted: r.Accepted,
+		ToExpand: r.ToExpand,
+		Waiting:  r.Waiting, Skipped: r.Skipped, ByStatus: byStatus(r.ByStatus),
 		ByChannel: map[sdk.Channel]map[sdk.Status]int{},
 		StartedAt: when(r.Campaign.StartedAt), EndedAt: when(r.Campaign.EndedAt),
 	}
 	for ch, counts := range r.ByChannel {
 		out.ByChannel[channel(ch)] = byStatus(counts)
+		if c.a.receipts(ch) {
+			out.AwaitingReceipt += counts[delivery.StatusSent]
+		}
 	}
 	return c.json(http.StatusOK, out)
 }

@@ -17,21 +17,22 @@ import (
 const maxRate = 1e6
 
 func connectorTypes(c *call) error {
-	return page(c, c.a.Registry.Kinds(), func(k connectors.Kind) string { return k.Name }, func(k connectors.Kind) sdk.ConnectorType {
-		t := sdk.ConnectorType{
-			Name: k.Name, Channel: channel(k.Channel), Doc: k.Doc, Ambiguity: string(k.Ambiguity), Receipts: k.Receipts,
-			Concurrency: k.Concurrency, Settings: []sdk.ConnectorSetting{},
-		}
-		if t.Concurrency == 0 {
-			t.Concurrency = 16 // what 0 means to the engine
-		}
-		for _, s := range k.Settings {
-			t.Settings = append(t.Settings, sdk.ConnectorSetting{
-				Key: s.Key, Type: string(s.Type), Doc: s.Doc, Default: s.Default, Required: s.Required, Secret: s.Secret,
-			})
-		}
-		return t
-	})
+	return page(c, c.a.Registry.Kinds(), func(k connectors.Kind) string { return k.Name },
+		func(k connectors.Kind) sdk.ConnectorType {
+			t := sdk.ConnectorType{
+				Name: k.Name, Channel: channel(k.Channel), Doc: k.Doc, Ambiguity: string(k.Ambiguity), Receipts: k.Receipts,
+				Concurrency: k.Concurrency, Settings: []sdk.ConnectorSetting{},
+			}
+			if t.Concurrency == 0 {
+				t.Concurrency = 16 // what 0 means to the engine
+			}
+			for _, s := range k.Settings {
+				t.Settings = append(t.Settings, sdk.ConnectorSetting{
+					Key: s.Key, Type: string(s.Type), Doc: s.Doc, Default: s.Default, Required: s.Required, Secret: s.Secret,
+				})
+			}
+			return t
+		})
 }
 
 func listConnectors(c *call) error {
@@ -88,7 +89,8 @@ func putConnector(c *call) error {
 	}
 	kind, ok := c.a.Registry.Kind(in.Kind)
 	if !ok {
-		return failAt("/kind", "unknown_connector_type", "there is no kind %s of connector%s", quoted(in.Kind), c.a.kindHint(in.Kind))
+		return failAt("/kind", "unknown_connector_type", "there is no kind %s of connector%s", quoted(in.Kind),
+			c.a.kindHint(in.Kind))
 	}
 	var f faults
 	if !(in.Rate >= 0 && in.Rate <= maxRate) {
@@ -110,7 +112,8 @@ func putConnector(c *call) error {
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return err
 	case exists && old.Kind != kind.Name:
-		return failAt("/kind", "conflict", "the connector %s is of kind %s: delete it first, or use another name", old.Name, old.Kind)
+		return failAt("/kind", "conflict", "the connector %s is of kind %s: delete it first, or use another name", old.Name,
+			old.Kind)
 	}
 	row := store.Account{
 		Tenant: c.tenant, Name: c.vars[0], Kind: kind.Name, Channel: kind.Channel, CreatedAt: now, UpdatedAt: now,
@@ -142,7 +145,8 @@ func (c *call) mayShare(asked bool) error {
 	case asked && !c.id.admin:
 		return failAt("/shared", "forbidden", "only the operator can share a connector with every tenant")
 	case asked && !shared(c.tenant):
-		return failAt("/shared", "invalid_value", "a shared connector belongs to no tenant: leave the %s header out", TenantHeader)
+		return failAt("/shared", "invalid_value", "a shared connector belongs to no tenant: leave the %s header out",
+			TenantHeader)
 	case !asked && shared(c.tenant):
 		return fail("tenant_required", "name the tenant in the %s header, or set shared to true", TenantHeader)
 	}

@@ -12,7 +12,8 @@ const docsText = `<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>msgctl API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; color-scheme: light dark;
+  max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .6rem; vertical-align: top }
 tr:nth-child(even) { background: #8881 } tr:target { outline: 2px solid } code { white-space: nowrap }
 </style>
@@ -44,7 +45,8 @@ func docsPage(routes []*route, version string) []byte {
 		Routes   []shownRoute
 		Problems []shownProblem
 	}{Version: version}
-	who := map[scope]string{public: "none", provider: "the provider's signature", tenant: "tenant", either: "tenant or operator",
+	who := map[scope]string{public: "none", provider: "the provider's signature", tenant: "tenant",
+		either:   "tenant or operator",
 		operator: "operator"}
 	for _, rt := range routes {
 		data.Routes = append(data.Routes, shownRoute{strings.Replace(rt.method, anyMethod, "GET, POST", 1), rt.path, rt.doc,

@@ -43,7 +43,8 @@ func explainMessage(c *call) error {
 	}
 	s.account, s.campaign = n.account(m.Account), n.campaign(m.Campaign)
 	if m.Status.Waiting() && m.Status != delivery.StatusSending {
-		if s.ahead, err = c.a.Store.Ahead(c.ctx(), c.tenant, m.ID, maxAhead); err != nil && !errors.Is(err, store.ErrNotFound) {
+		s.ahead, err = c.a.Store.Ahead(c.ctx(), c.tenant, m.ID, maxAhead)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		if c.a.Traffic != nil {
@@ -152,7 +153,7 @@ func (s *situation) queued(e *sdk.Explanation) {
 		e.Summary += " It was taken before and came back (" + f.Code + ")."
 	}
 	if s.ahead > 0 && s.msg.Lane != delivery.Urgent {
-		e.WouldChange = append(e.WouldChange, "send such messages in the urgent lane, which goes first: msgctl send --lane urgent")
+		e.WouldChange = append(e.WouldChange, "send such messages in the urgent lane: msgctl send --lane urgent")
 	}
 }
 
@@ -184,10 +185,12 @@ func (s *situation) blocked(e *sdk.Explanation, reason, account, detail string, 
 			}
 		}
 		e.Summary = "It waits for a rate limit: " + limit + s.till(until) + "."
-		e.WouldChange = append(e.WouldChange, "raise the tenant's limit: msgctl tenant set", "or the connector's rate: msgctl connector add")
+		e.WouldChange = append(e.WouldChange, "raise the tenant's limit: msgctl tenant set",
+			"or the connector's rate: msgctl connector add")
 	case "connector_paused":
 		e.Summary = fmt.Sprintf("It is held because %s is paused%s.", connector, why)
-		e.WouldChange = append(e.WouldChange, "msgctl connector resume "+orName(account), "or add another connector: msgctl connector add")
+		e.WouldChange = append(e.WouldChange, "msgctl connector resume "+orName(account),
+			"or add another connector: msgctl connector add")
 	case "connector_down":
 		e.Summary = fmt.Sprintf("It is held because %s cannot work%s; the next try is%s.", connector, why, s.at(until))
 		e.WouldChange = append(e.WouldChange, "find out why: msgctl connector test "+orName(account),
@@ -233,16 +236,19 @@ func (s *situation) sending(e *sdk.Explanation) {
 
 func (s *situation) ambiguous(e *sdk.Explanation) {
 	e.Summary = fmt.Sprintf("An attempt at %s ended without a decisive answer (%s), so it may have arrived. "+
-		"The engine waits for a receipt until %s and then decides by the tenant's policy.", s.via(), s.code(), stamp(s.msg.DueAt))
+		"The engine waits for a receipt until %s and then decides by the tenant's policy.",
+		s.via(), s.code(), stamp(s.msg.DueAt))
 	if s.msg.AtMostOnce {
 		e.Summary += " It was sent with at_most_once, so there is no second attempt."
 	}
-	e.WouldChange = append(e.WouldChange, "a receipt from the provider", "the tenant's policy: msgctl tenant set --on-ambiguous")
+	e.WouldChange = append(e.WouldChange, "a receipt from the provider",
+		"the tenant's policy: msgctl tenant set --on-ambiguous")
 }
 
 func (s *situation) sent(e *sdk.Explanation) {
 	e.Until = nil
-	e.Summary = fmt.Sprintf("%s took it at %s; no receipt has said yet whether it arrived.", upper(s.via()), stamp(s.sentAt()))
+	e.Summary = fmt.Sprintf("%s took it at %s; no receipt has said yet whether it arrived.", upper(s.via()),
+		stamp(s.sentAt()))
 	e.WouldChange = append(e.WouldChange, "a receipt from the provider, where it sends any")
 }
 
@@ -272,7 +278,8 @@ func (s *situation) failed(e *sdk.Explanation) {
 	switch {
 	case s.msg.Reason == "render_failed":
 		e.Summary = "Its template could not be rendered: " + strings.TrimSuffix(s.msg.Detail, ".") + "."
-		e.WouldChange = append(e.WouldChange, "correct the template or the variables and send a new message: msgctl template render")
+		e.WouldChange = append(e.WouldChange,
+			"correct the template or the variables and send a new message: msgctl template render")
 		return
 	case s.msg.Reason == "ambiguous":
 		e.Summary = "An attempt ended without an answer, and the tenant's policy is to fail then; it may have arrived."
@@ -290,7 +297,8 @@ func (s *situation) suppressed(e *sdk.Explanation) {
 	e.Until = nil
 	what, to := s.msg.Reason, s.msg.To
 	if s.cause == nil {
-		e.Summary = "It was not sent because the address was on the suppression list (" + orWord(what) + "); it is not any more."
+		e.Summary = "It was not sent because the address was on the suppression list (" + orWord(what) +
+			"); it is not any more."
 		e.WouldChange = append(e.WouldChange, "send a new message")
 		return
 	}
@@ -328,8 +336,8 @@ func (s *situation) canceled(e *sdk.Explanation) {
 
 func (s *situation) unknown(e *sdk.Explanation) {
 	e.Until = nil
-	e.Summary = "It was to be sent at most once, and the one attempt at " + s.via() + " ended without a decisive answer: " +
-		"nobody knows whether it arrived."
+	e.Summary = "It was to be sent at most once, and the one attempt at " + s.via() +
+		" ended without a decisive answer: nobody knows whether it arrived."
 	e.WouldChange = append(e.WouldChange, "a late receipt from the provider")
 }
 

@@ -38,7 +38,8 @@ func (c *call) idempotencyKey() (string, error) {
 	}
 	for i := range len(key) {
 		if key[i] < 0x20 || key[i] > 0x7e {
-			return "", fail("invalid_idempotency_key", "the Idempotency-Key has a character that is not printable ASCII; %s", rule)
+			return "", fail("invalid_idempotency_key", "the Idempotency-Key has a character that is not printable ASCII; %s",
+				rule)
 		}
 	}
 	return key, nil

@@ -57,7 +57,8 @@ func singleParameters(r *http.Request, body []byte) error {
 	twice := func(v url.Values) error {
 		for name, values := range v {
 			if len(values) > 1 {
-				return failAt(clip(name, 80), "duplicate_parameter", "the parameter %s is given %d times", quoted(name), len(values))
+				return failAt(clip(name, 80), "duplicate_parameter", "the parameter %s is given %d times", quoted(name),
+					len(values))
 			}
 		}
 		return nil

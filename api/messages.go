@@ -185,7 +185,8 @@ func (c *call) channelParam() (delivery.Channel, error) {
 	}
 	ch, err := delivery.ParseChannel(s)
 	if err != nil {
-		return 0, failAt("channel", "invalid_parameter", "there is no channel %s: use sms, whatsapp, email or webhook", quoted(s))
+		return 0, failAt("channel", "invalid_parameter", "there is no channel %s: use sms, whatsapp, email or webhook",
+			quoted(s))
 	}
 	return ch, nil
 }

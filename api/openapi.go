@@ -17,7 +17,9 @@ func openAPI(routes []*route, version, publicURL string) []byte {
 	s := schemas{}
 	problem := map[string]any{
 		"description": "A problem (RFC 9457).",
-		"content":     map[string]any{"application/problem+json": map[string]any{"schema": s.of(reflect.TypeFor[sdk.Error]())}},
+		"content": map[string]any{
+			"application/problem+json": map[string]any{"schema": s.of(reflect.TypeFor[sdk.Error]())},
+		},
 	}
 	paths := map[string]map[string]any{}
 	for _, rt := range routes {

@@ -42,11 +42,11 @@ var problemTypes = []problemType{
 	{"invalid_idempotency_key", 400, "Invalid Idempotency-Key", "Use 1 to 255 printable ASCII characters."},
 	{"duplicate_parameter", 400, "Parameter given twice", "A provider's report has each parameter once."},
 	{"invalid_callback", 400, "Report cannot be read", "The request is signed rightly and makes no sense."},
-	{"callback_forged", 401, "Report not from the provider", "Check the secret of the connector and the URL at the provider."},
+	{"callback_forged", 401, "Report not from the provider", "Check the connector's secret and the URL at the provider."},
 	{"request_timeout", 408, "Body came too slowly", "Send the body without long pauses."},
 	{"payload_too_large", 413, "Body too large", "Send less: 1 MiB for one message, 10 MiB for a batch."},
 	{"unsupported_media_type", 415, "Unsupported media type", "Set the Content-Type that the route takes."},
-	{"unsupported_encoding", 415, "Unsupported content encoding", "Send the body without Content-Encoding."},
+	{"unsupported_encoding", 415, "Unsupported content encoding", "Send the body as it is, or with Content-Encoding: gzip."},
 
 	{"invalid_value", 422, "Invalid value", "Use one of the values named."},
 	{"invalid_name", 422, "Invalid name", "Use letters, digits, dot, underscore and hyphen, 1 to 64 characters."},
@@ -85,7 +85,7 @@ var problemTypes = []problemType{
 	{"already_exists", 409, "Name is taken", "Use another name."},
 	{"conflict", 409, "Not possible in this state", "See what is possible now in actions."},
 	{"too_late", 409, "Too late", "The message has left or has ended."},
-	{"request_in_progress", 409, "The same request is running", "Ask again after Retry-After with the same Idempotency-Key."},
+	{"request_in_progress", 409, "The same request is running", "Ask again after Retry-After with the same key."},
 	{"quota_exceeded", 429, "Daily quota exceeded", "Wait until it resets, or ask the operator for more."},
 
 	{"internal_error", 500, "Something broke", "Tell the operator the request id."},

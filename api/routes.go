@@ -103,7 +103,8 @@ func routes() []*route {
 		// Campaigns and audiences.
 		{
 			method: "POST", path: "/v1/campaigns", id: "createCampaign", scope: tenant, handle: createCampaign,
-			doc: "Makes a campaign. Nothing is sent before it is started.", in: sdk.CampaignRequest{}, status: 201, out: sdk.Campaign{},
+			doc: "Makes a campaign. Nothing is sent before it is started.", in: sdk.CampaignRequest{}, status: 201,
+			out: sdk.Campaign{},
 		},
 		{
 			method: "GET", path: "/v1/campaigns", id: "listCampaigns", scope: tenant, handle: listCampaigns, query: paging,
@@ -126,8 +127,9 @@ func routes() []*route {
 			doc: "Holds everything of a campaign that has not left.", status: 200, out: sdk.Campaign{},
 		},
 		{
-			method: "POST", path: "/v1/campaigns/{name}:resume", id: "resumeCampaign", scope: tenant, handle: act(resumeCampaign),
-			doc: "Goes on after a pause.", status: 200, out: sdk.Campaign{},
+			method: "POST", path: "/v1/campaigns/{name}:resume", id: "resumeCampaign", scope: tenant,
+			handle: act(resumeCampaign),
+			doc:    "Goes on after a pause.", status: 200, out: sdk.Campaign{},
 		},
 		{
 			method: "POST", path: "/v1/campaigns/{name}:stop", id: "stopCampaign", scope: tenant, handle: act(stopCampaign),
@@ -183,18 +185,22 @@ func routes() []*route {
 			query: []param{{"version", "integer", "Default: the newest."}},
 		},
 		{
-			method: "GET", path: "/v1/templates/{name}/versions", id: "templateVersions", scope: tenant, handle: templateVersions,
-			query: paging, doc: "Lists all versions of a template, newest first.", status: 200, out: sdk.Page[sdk.StoredTemplate]{},
+			method: "GET", path: "/v1/templates/{name}/versions", id: "templateVersions", scope: tenant,
+			handle: templateVersions,
+			query:  paging, doc: "Lists all versions of a template, newest first.", status: 200,
+			out: sdk.Page[sdk.StoredTemplate]{},
 		},
 		{
 			method: "POST", path: "/v1/templates/{name}:render", id: "renderTemplate", scope: tenant, handle: renderTemplate,
-			doc: "Shows what a template makes of variables; nothing is sent.", in: sdk.RenderRequest{}, status: 200, out: sdk.Rendered{},
+			doc: "Shows what a template makes of variables; nothing is sent.", in: sdk.RenderRequest{}, status: 200,
+			out: sdk.Rendered{},
 		},
 
 		// Connectors.
 		{
-			method: "GET", path: "/v1/connector-types", id: "listConnectorTypes", scope: either, handle: connectorTypes, query: paging,
-			doc: "Lists the kinds of connectors and their settings.", status: 200, out: sdk.Page[sdk.ConnectorType]{},
+			method: "GET", path: "/v1/connector-types", id: "listConnectorTypes", scope: either, handle: connectorTypes,
+			query: paging,
+			doc:   "Lists the kinds of connectors and their settings.", status: 200, out: sdk.Page[sdk.ConnectorType]{},
 		},
 		{
 			method: "PUT", path: "/v1/connectors/{name}", id: "putConnector", scope: either, handle: putConnector,
@@ -245,7 +251,8 @@ func routes() []*route {
 		},
 		{
 			method: "POST", path: "/v1/keys", id: "createKey", scope: either, handle: createKey,
-			doc: "Makes an API key. It is shown in this answer and never again.", in: sdk.KeyRequest{}, status: 201, out: sdk.Key{},
+			doc: "Makes an API key. It is shown in this answer and never again.", in: sdk.KeyRequest{}, status: 201,
+			out: sdk.Key{},
 		},
 		{
 			method: "GET", path: "/v1/keys", id: "listKeys", scope: either, handle: listKeys, query: paging,
@@ -267,8 +274,9 @@ func routes() []*route {
 			media: []string{"application/json", ndjson[0]}, in: sdk.Suppression{}, status: 201, out: sdk.Suppression{},
 		},
 		{
-			method: "GET", path: "/v1/suppressions", id: "listSuppressions", scope: tenant, handle: listSuppressions, query: paging,
-			doc: "Lists suppressed addresses in order.", status: 200, out: sdk.Page[sdk.Suppression]{},
+			method: "GET", path: "/v1/suppressions", id: "listSuppressions", scope: tenant, handle: listSuppressions,
+			query: paging,
+			doc:   "Lists suppressed addresses in order.", status: 200, out: sdk.Page[sdk.Suppression]{},
 		},
 		{
 			method: "GET", path: "/v1/suppressions/check", id: "checkSuppression", scope: tenant, handle: checkSuppression,
@@ -288,7 +296,8 @@ func routes() []*route {
 		// Providers and operations.
 		{
 			method: anyMethod, path: "/v1/inbound/{account}", id: "inbound", scope: provider, handle: inbound,
-			doc: "Takes a provider's report. The connector verifies its signature.", status: 200, out: "", outMedia: "text/plain",
+			doc: "Takes a provider's report. The connector verifies its signature.", status: 200, out: "",
+			outMedia: "text/plain",
 		},
 		{
 			method: "GET", path: "/healthz", id: "healthz", scope: public, handle: healthz,

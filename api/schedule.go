@@ -76,12 +76,14 @@ func (k *checker) sendAt(in *messageIn, f *faults) (time.Time, bool) {
 			f.add("/send_at", "invalid_time", "this is no date and time: use RFC 3339, as in 2026-03-01T18:00:00+05:30")
 			return t, false
 		case in.Zone == "":
-			f.add("/send_at", "invalid_time", "the zone is missing: end with Z or an offset such as +05:30, or add the field zone")
+			f.add("/send_at", "invalid_time",
+				"the zone is missing: end with Z or an offset such as +05:30, or add the field zone")
 			return t, false
 		}
 		loc, ok := k.a.zone(in.Zone)
 		if !ok {
-			f.add("/zone", "unknown_timezone", "there is no time zone %s: use an IANA name such as Asia/Kolkata", quoted(in.Zone))
+			f.add("/zone", "unknown_timezone", "there is no time zone %s: use an IANA name such as Asia/Kolkata",
+				quoted(in.Zone))
 			return t, false
 		}
 		t = resolve(wall, loc)

@@ -61,7 +61,8 @@ func send(c *call) error {
 		return err
 	}
 	m.ID = c.a.IDs.Message()
-	acc, err := c.a.Accept.Accept(c.ctx(), c.tenant, store.Acceptance{Now: k.now, Key: key, Messages: []store.NewMessage{m.NewMessage}})
+	acc, err := c.a.Accept.Accept(c.ctx(), c.tenant, store.Acceptance{Now: k.now, Key: key,
+		Messages: []store.NewMessage{m.NewMessage}})
 	if err != nil {
 		return err
 	}

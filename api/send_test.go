@@ -32,7 +32,7 @@ func TestSend(t *testing.T) {
 	require.Equal(t, "/v1/messages/"+m.ID, a.header.Get("Location"))
 	at, expires := start, start.Add(24*time.Hour)
 	require.Equal(t, sdk.Message{
-		ID: m.ID, Channel: "sms", Lane: "urgent", Status: "queued", To: "+12025550100", Template: "welcome", TemplateVersion: 1,
+		ID: m.ID, Channel: "sms", Lane: "urgent", Status: "queued", To: "+12025550100", Template: "welcome", TemplateVersion: 1, Segments: 1,
 		Connector: "alpha", ClientRef: "order 7", AcceptedAt: &at, UpdatedAt: &at, DueAt: &at, ExpiresAt: &expires,
 	}, m)
 	var again sdk.Message

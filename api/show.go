@@ -23,7 +23,8 @@ func (c *call) names() (*names, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &names{c: c, accounts: make(map[delivery.AccountID]string, len(list)), campaigns: map[delivery.CampaignID]string{}}
+	n := &names{c: c, accounts: make(map[delivery.AccountID]string, len(list)),
+		campaigns: map[delivery.CampaignID]string{}}
 	for _, a := range list {
 		n.accounts[a.ID] = a.Name
 	}

@@ -80,8 +80,9 @@ func (e *numberError) Unwrap() error { return strconv.ErrRange }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
-// scan looks for what the decoder allows or cannot tell apart: nesting beyond maxDepth, bytes that are not UTF-8, U+0000
-// and lone surrogates. It returns the offset behind the first value, as far as brackets show it, else the length.
+// scan looks for what the decoder allows or cannot tell apart: nesting beyond maxDepth, bytes that are not UTF-8,
+// U+0000 and lone surrogates. It returns the offset behind the first value, as far as brackets show it, else the
+// length.
 func scan(body []byte) (end int, err error) {
 	if !utf8.Valid(body) {
 		i := 0
@@ -210,7 +211,8 @@ func explainJSON(body []byte, end int, v any, err error) error {
 			return failAt(pointer, "out_of_range", "%s is not a number that this field can hold: use %s", clip(text, 40),
 				wanted(sem.GoType))
 		}
-		return failAt(pointer, "invalid_type", "%s is a JSON %s; use %s", where(pointer), kindName(sem.JSONKind), wanted(sem.GoType))
+		return failAt(pointer, "invalid_type", "%s is a JSON %s; use %s", where(pointer), kindName(sem.JSONKind),
+			wanted(sem.GoType))
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fail("invalid_json", "the body ends in the middle of the JSON object")
 	}

@@ -22,7 +22,8 @@ func (a *api) compiled(t delivery.TenantID, row store.Template) (*templates.Set,
 
 func sourceOf(t store.Template) templates.Source {
 	return templates.Source{
-		Channel: t.Channel, Text: t.Text, Subject: t.Subject, HTML: t.HTML, Approved: t.Approved, Event: t.Event, Data: t.Data,
+		Channel: t.Channel, Text: t.Text, Subject: t.Subject, HTML: t.HTML, Approved: t.Approved, Event: t.Event,
+		Data: t.Data,
 	}
 }
 
@@ -76,7 +77,8 @@ func putTemplate(c *call) error {
 	var f faults
 	line("/event", in.Event, maxEvent, &f)
 	if in.Approved != nil {
-		row.Approved = &delivery.ProviderTemplate{Name: in.Approved.Name, Language: in.Approved.Language, Params: in.Approved.Params}
+		row.Approved = &delivery.ProviderTemplate{Name: in.Approved.Name, Language: in.Approved.Language,
+			Params: in.Approved.Params}
 		approved(&approvedIn{Name: in.Approved.Name, Language: in.Approved.Language}, &f)
 	}
 	if err := f.problem(); err != nil {

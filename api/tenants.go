@@ -171,14 +171,16 @@ func (c *call) showTenant(status int, t store.Tenant) error {
 func (c *call) tenantOut(t store.Tenant) (sdk.Tenant, error) {
 	used, err := c.a.Store.Usage(c.ctx(), t.ID, c.a.Now())
 	out := sdk.Tenant{
-		ID: string(t.ID), Name: t.Name, DailyQuota: t.DailyQuota, UsedToday: used, OnAmbiguous: t.OnAmbiguous, Region: t.Region,
+		ID: string(t.ID), Name: t.Name, DailyQuota: t.DailyQuota, UsedToday: used, OnAmbiguous: t.OnAmbiguous,
+		Region:    t.Region,
 		CreatedAt: when(t.CreatedAt),
 	}
 	if out.OnAmbiguous == "" {
 		out.OnAmbiguous = "retry"
 	}
 	for _, r := range t.Rates {
-		out.Rates = append(out.Rates, sdk.Rate{Channel: channel(r.Channel), Connector: r.Account, PerSecond: r.PerSecond, Burst: r.Burst})
+		out.Rates = append(out.Rates, sdk.Rate{Channel: channel(r.Channel), Connector: r.Account, PerSecond: r.PerSecond,
+			Burst: r.Burst})
 	}
 	return out, err
 }

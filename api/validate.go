@@ -8,12 +8,14 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/recipient"
 	"github.com/msgctl/msgctl/sms"
 	"github.com/msgctl/msgctl/store"
+	"github.com/msgctl/msgctl/templates"
 )
 
 // checker turns what people send into messages. It serves one request and remembers what it has looked up, so that a
@@ -31,6 +33,7 @@ type checker struct {
 // checkedTemplate is a template as messages use it; a nil one does not exist.
 type checkedTemplate struct {
 	store.Template
+	set      *templates.Set
 	required []string
 	broken   error
 }
@@ -70,9 +73,14 @@ func (k *checker) message(in *messageIn) (checked, error) {
 		}
 	}
 	if contentRules[ch].segments {
-		m.Segments = 0
-		if in.Template == "" {
-			m.Segments, _ = sms.Count(in.Text)
+		text := in.Text
+		if in.Template != "" {
+			text = k.text(in)
+		}
+		var enc sms.Encoding
+		if m.Segments, enc = sms.Count(text); in.Template != "" && m.Segments > maxSegments {
+			f.add("/template", "too_many_segments", "with these vars the text needs %d segments in %s; %d is the most",
+				m.Segments, enc, maxSegments)
 		}
 	}
 	if m.Lane, err = delivery.ParseLane(in.Lane); err != nil {
@@ -219,8 +227,26 @@ func (k *checker) lookUp(name string) (*checkedTemplate, error) {
 		t.broken = err
 		return t, nil
 	}
-	t.required = set.Required()
+	t.required, t.set = set.Required(), set
 	return t, nil
+}
+
+// text renders a message's template as the pipeline will, so that its segments are known when limits are asked. What
+// cannot be rendered is nothing here: the message will end with that reason.
+func (k *checker) text(in *messageIn) string {
+	t := k.templates[in.Template]
+	if t == nil || t.set == nil {
+		return ""
+	}
+	var vars map[string]any
+	if len(in.Vars) > 0 && json.Unmarshal(in.Vars, &vars) != nil {
+		return ""
+	}
+	content, err := t.set.Render(vars)
+	if err != nil {
+		return ""
+	}
+	return content.Text
 }
 
 // vars checks that the variables are an object that has all that the template needs, and that every number among them

@@ -1,8 +1,8 @@
 // Package apikey makes and reads API keys.
 //
 // A key is a prefix that says its mode, 32 random base62 characters (190 bits) and a checksum of six characters. The
-// checksum lets a typing mistake, a cut-off paste or a guess be refused without a look-up, and lets secret scanners tell
-// a key from a word. It proves nothing: only the stored hash does.
+// checksum lets a typing mistake, a cut-off paste or a guess be refused without a look-up, and lets secret scanners
+// tell a key from a word. It proves nothing: only the stored hash does.
 package apikey
 
 import (

@@ -146,7 +146,7 @@ func TestCampaignFromStartToEnd(t *testing.T) {
 	require.JSONEq(t, `{"template":"hi","version":1,"vars":{"name":"N3"}}`, string(m.Payload))
 	require.Equal(t, delivery.Bulk, m.Lane)
 	require.Equal(t, b.clock.Now().Add(time.Hour), m.ExpiresAt)
-		require.Equal(t, 1, m.Segments, "counted ahead, for the limits")
+	require.Equal(t, 1, m.Segments, "counted ahead, for the limits")
 
 	b.store.send(c.ID)
 	b.drive(t.Context())

@@ -73,7 +73,6 @@ func (r *ndjsonReader) next() (row, error) {
 
 // field is a top-level member of an object that may be an address.
 type field struct {
-	role  int
 	name  string
 	value string
 }

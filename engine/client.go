@@ -112,6 +112,9 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := &pipeWriter{header: http.Header{}, out: out, ready: make(chan struct{})}
 	go func() {
 		defer func() {
+			if r := recover(); r != nil { // http.ErrAbortHandler: the answer ends here, as a socket's would
+				_ = out.CloseWithError(io.ErrUnexpectedEOF)
+			}
 			w.WriteHeader(http.StatusOK)
 			_ = out.Close()
 			if r.Body != nil {

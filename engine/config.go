@@ -62,10 +62,15 @@ func ReadConfig(path string) (Config, error) {
 	if info, err := f.Stat(); err == nil && info.IsDir() {
 		return c, fmt.Errorf("configuration: %s is a directory: name a YAML file", path)
 	}
-	if err := yaml.NewDecoder(f, yaml.Strict()).Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+	with := c
+	err = yaml.NewDecoder(f, yaml.Strict()).Decode(&with)
+	if errors.Is(err, io.EOF) { // nothing but comments
+		return c, nil
+	}
+	if err != nil {
 		return c, fmt.Errorf("configuration %s:\n%s", path, yaml.FormatError(err, false, true))
 	}
-	return c, c.Check()
+	return with, with.Check()
 }
 
 // Check reports the first value that cannot be used.

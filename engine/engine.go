@@ -219,10 +219,11 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 			stop()
 		}
 		errs = append(errs, e.pipeline.Shutdown(ctx))
-		if e.cancel != nil {
+		if e.cancel != nil { // a router that never ran would wait for its handlers
 			e.cancel()
+			errs = append(errs, e.router.Close())
 		}
-		errs = append(errs, e.router.Close(), e.broker.Close())
+		errs = append(errs, e.broker.Close())
 		e.wg.Wait()
 		errs = append(errs, e.dropClients(), e.store.Close())
 		e.stopErr = errors.Join(errs...)

@@ -26,7 +26,6 @@ func crashImage(t *testing.T, dir string) string {
 func TestAfterAKill(t *testing.T) {
 	release := make(chan struct{})
 	var release1 sync.Once
-	t.Cleanup(func() { release1.Do(func() { close(release) }) })
 	started := make(chan struct{}, 100)
 	f := &fake{answer: func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
 		started <- struct{}{}
@@ -34,6 +33,7 @@ func TestAfterAKill(t *testing.T) {
 		return delivery.Sent{ProviderID: m.ID.String()}, nil
 	}}
 	r := newRig(t, clockwork.NewRealClock(), f, nil)
+	t.Cleanup(func() { release1.Do(func() { close(release) }) })
 	ids := r.accept(100, nil)
 	for range r.acct.Parallel {
 		<-started
@@ -67,7 +67,6 @@ func TestAfterAKill(t *testing.T) {
 func TestAnAnswerHeardBeforeAKillCounts(t *testing.T) {
 	hold := make(chan struct{})
 	var once sync.Once
-	t.Cleanup(func() { once.Do(func() { close(hold) }) })
 	var mu sync.Mutex
 	n := 0
 	f := &fake{answer: func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
@@ -81,6 +80,7 @@ func TestAnAnswerHeardBeforeAKillCounts(t *testing.T) {
 		return delivery.Sent{ProviderID: m.ID.String()}, nil
 	}}
 	r := newRig(t, clockwork.NewRealClock(), f, nil)
+	t.Cleanup(func() { once.Do(func() { close(hold) }) })
 	ids := r.accept(60, nil)
 	require.Eventually(t, func() bool { return len(f.sends()) == 58 }, patience, tick) // 50 answered, 8 stand still
 	image := crashImage(t, r.dir)
@@ -103,7 +103,6 @@ func TestAnAnswerHeardBeforeAKillCounts(t *testing.T) {
 func TestADoubtAfterAKillWaitsForTheReceipt(t *testing.T) {
 	release := make(chan struct{})
 	var once sync.Once
-	t.Cleanup(func() { once.Do(func() { close(release) }) })
 	started := make(chan delivery.MessageID, 100)
 	f := &fake{answer: func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
 		started <- m.ID
@@ -111,6 +110,7 @@ func TestADoubtAfterAKillWaitsForTheReceipt(t *testing.T) {
 		return delivery.Sent{ProviderID: m.ID.String()}, nil
 	}}
 	r := newRig(t, clockwork.NewRealClock(), f, func(r *rig) { r.kind.Ambiguity = connectors.Correlate })
+	t.Cleanup(func() { once.Do(func() { close(release) }) })
 	ids := r.accept(20, nil)
 	inDoubt := map[delivery.MessageID]bool{}
 	for range r.acct.Parallel {

@@ -17,6 +17,9 @@ import (
 // ReasonRenderFailed is why a message fails whose template cannot be rendered with its variables.
 const ReasonRenderFailed = "render_failed"
 
+// maxSegments bounds the parts of one SMS, as accept does for texts that it can see.
+const maxSegments = 10
+
 // render turns what the sender asked for into what the channel carries. Its result depends on nothing but the stored
 // draft and the pinned template version: a second attempt carries the same content.
 func (p *Pipeline) render(m *passage, _ time.Time) {
@@ -32,10 +35,9 @@ func (p *Pipeline) render(m *passage, _ time.Time) {
 		ID: m.ID, Tenant: m.Queue.Tenant, Channel: m.Queue.Channel, Attempt: m.Attempts + 1,
 		PossibleDuplicate: m.PossibleDuplicate, To: m.To, From: m.draft.From, Segments: 1, ExpiresAt: m.ExpiresAt,
 	}
-	switch {
-	case m.draft.Template == "" && m.draft.Content != nil:
+	if m.draft.Template == "" && m.draft.Content != nil {
 		m.out.Content = *m.draft.Content
-	default:
+	} else {
 		content, err := p.rendered(m)
 		var wrong *templates.Error
 		if errors.As(err, &wrong) {
@@ -47,10 +49,16 @@ func (p *Pipeline) render(m *passage, _ time.Time) {
 			m.hold("template_unavailable", "the template cannot be read now", p.clock.Now().Add(5*time.Second))
 			return
 		}
+		if x := m.draft.Content; x != nil { // what a template does not have
+			content.ReplyTo, content.Headers, content.UnsubscribeURL = x.ReplyTo, x.Headers, x.UnsubscribeURL
+		}
 		m.out.Content = content
 	}
 	if m.Queue.Channel == delivery.SMS {
-		m.out.Segments, _ = sms.Count(m.out.Content.Text)
+		var enc sms.Encoding
+		if m.out.Segments, enc = sms.Count(m.out.Content.Text); m.out.Segments > maxSegments {
+			fail("too_many_segments", fmt.Sprintf("the text needs %d segments in %s; %d is the most", m.out.Segments, enc, maxSegments))
+		}
 	}
 }
 

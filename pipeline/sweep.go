@@ -228,7 +228,7 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 			case begun || past.torn:
 				doubted++
 				if begun { // how long to wait for a receipt depends on the account
-					_ = by
+					o.Account = by
 				}
 				outcomes[i] = p.inDoubt(o, "process_stopped", "the process stopped while the attempt was under way", now)
 			default:

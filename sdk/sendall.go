@@ -218,7 +218,9 @@ func encode(m Sendable) ([]byte, *Error) {
 		line, err = json.Marshal(e.MessageRequest)
 	}
 	if err != nil {
-		return nil, &Error{Code: "invalid_row", Title: "The row cannot be sent", Detail: err.Error(), Status: http.StatusUnprocessableEntity}
+		return nil, &Error{
+			Code: "invalid_row", Title: "The row cannot be sent", Detail: err.Error(), Status: http.StatusUnprocessableEntity,
+		}
 	}
 	if len(line) >= chunkBytes {
 		return nil, &Error{

@@ -244,17 +244,19 @@ type MissingVariable struct {
 
 // CampaignReport adds up: People = Accepted + sum(Skipped) + ToExpand, and Accepted = the sum of ByStatus.
 type CampaignReport struct {
-	Campaign  string                     `json:"campaign"`
-	State     string                     `json:"state"`
-	People    int                        `json:"people"`
-	Accepted  int                        `json:"accepted"`
-	ToExpand  int                        `json:"to_expand"`
-	Waiting   int                        `json:"waiting"` // of ByStatus, those before their hand-off
-	Skipped   map[string]int             `json:"skipped,omitempty"`
-	ByStatus  map[Status]int             `json:"by_status"`
-	ByChannel map[Channel]map[Status]int `json:"by_channel"`
-	StartedAt *time.Time                 `json:"started_at,omitempty"`
-	EndedAt   *time.Time                 `json:"ended_at,omitempty"`
+	Campaign string `json:"campaign"`
+	State    string `json:"state"`
+	People   int    `json:"people"`
+	Accepted int    `json:"accepted"`
+	ToExpand int    `json:"to_expand"`
+	Waiting  int    `json:"waiting"` // of ByStatus, those before their hand-off
+	// AwaitingReceipt counts messages that their provider took and will still report on: sent, on a channel with receipts.
+	AwaitingReceipt int                        `json:"awaiting_receipt"`
+	Skipped         map[string]int             `json:"skipped,omitempty"`
+	ByStatus        map[Status]int             `json:"by_status"`
+	ByChannel       map[Channel]map[Status]int `json:"by_channel"`
+	StartedAt       *time.Time                 `json:"started_at,omitempty"`
+	EndedAt         *time.Time                 `json:"ended_at,omitempty"`
 }
 
 // Audience is a set of people.

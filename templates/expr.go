@@ -108,7 +108,7 @@ func (p *parser) path() expr {
 	s := p.s
 	start := s.tok
 	e := &path{pos: start.pos}
-	end := start.pos
+	var end int
 	if start.kind == tokName {
 		s.next()
 		end = start.pos + len(start.text)

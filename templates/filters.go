@@ -16,7 +16,7 @@ type filterSpec struct {
 }
 
 // filters is the one list of filters. It is only read.
-var filters map[string]filterSpec = allFilters()
+var filters = allFilters()
 
 func allFilters() map[string]filterSpec {
 	return map[string]filterSpec{

@@ -16,6 +16,8 @@ import (
 // header opens a master key file and says its format.
 const header = "msgctl-master-key-1 "
 
+const restore = "restore it from a backup; without it no stored secret opens"
+
 // FileError says what is wrong with a master key file and what to do about it.
 type FileError struct {
 	Path string
@@ -34,8 +36,8 @@ func (e *FileError) Error() string {
 
 func (e *FileError) Unwrap() error { return e.Err }
 
-// Load reads a master key file. It refuses a file that others than its owner may read or write, and one that is damaged:
-// every error is a *FileError.
+// Load reads a master key file. It refuses a file that others than its owner may read or write, and one that is
+// damaged: every error is a *FileError.
 func Load(path string) (*Vault, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -58,11 +60,11 @@ func Load(path string) (*Vault, error) {
 	}
 	encoded, ok := bytes.CutPrefix(bytes.TrimSpace(text), []byte(header))
 	if !ok {
-		return nil, &FileError{path, "is not a master key file", "restore it from a backup; without it no stored secret opens", nil}
+		return nil, &FileError{path, "is not a master key file", restore, nil}
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(string(encoded))
 	if err != nil || len(raw) != KeySize {
-		return nil, &FileError{path, "is damaged", "restore it from a backup; without it no stored secret opens", nil}
+		return nil, &FileError{path, "is damaged", restore, nil}
 	}
 	return New([KeySize]byte(raw)), nil
 }
@@ -75,7 +77,8 @@ func LoadOrCreate(path string) (*Vault, error) {
 		return Load(path)
 	}
 	if err := create(path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, &FileError{path, "cannot be made", "check that its folder exists and the engine's user may write there", err}
+		return nil, &FileError{path, "cannot be made", "check that its folder exists and the engine's user may write there",
+			err}
 	}
 	return Load(path)
 }

@@ -117,7 +117,8 @@ func (v *Vault) unwrap(o Owner) (cipher.AEAD, error) {
 		return nil, fmt.Errorf("the tenant has no data key: %w", ErrSealed)
 	}
 	if [4]byte(o.DataKey[1:head]) != v.id {
-		return nil, fmt.Errorf("the tenant's data key needs master key %x, this is %x: %w", o.DataKey[1:head], v.id, ErrSealed)
+		return nil, fmt.Errorf("the tenant's data key needs master key %x, this is %x: %w", o.DataKey[1:head], v.id,
+			ErrSealed)
 	}
 	key, err := open(v.wrap, o.DataKey[:head], o.DataKey[head:],
 		aad(o.Tenant, Place{Table: "tenants", Column: "data_key", ID: o.Tenant}))

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	_ "time/tzdata" // zones of recipients, on hosts without zone files
 
 	"github.com/spf13/cobra"
 

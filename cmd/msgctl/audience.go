@@ -97,7 +97,10 @@ func (a *app) importAudience(ctx context.Context, path, name string, opt sdk.Imp
 		defer func() { _ = f.Close() }()
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 			if size = info.Size(); size == 0 {
-				return &usageError{what: path + ": is empty", fix: "the first line names the columns, such as: phone,first_name"}
+				return &usageError{
+					what: path + ": is empty",
+					fix:  "the first line names the columns, such as: phone,first_name",
+				}
 			}
 		}
 		src = f
@@ -113,7 +116,10 @@ func (a *app) importAudience(ctx context.Context, path, name string, opt sdk.Imp
 		return fmt.Errorf("audience %q: use another --name, or remove it first: msgctl audience rm %s: %w", name, name, err)
 	}
 	if ctx.Err() != nil && err != nil {
-		return &outcomeError{code: exitInterrupted, what: fmt.Sprintf("interrupted; the audience %q is not complete", name), fix: "msgctl audience rm " + name}
+		return &outcomeError{
+			code: exitInterrupted, what: fmt.Sprintf("interrupted; the audience %q is not complete", name),
+			fix: "msgctl audience rm " + name,
+		}
 	}
 	if err != nil {
 		return err
@@ -137,7 +143,10 @@ func (a *app) importAudience(ctx context.Context, path, name string, opt sdk.Imp
 		return err
 	}
 	if got.People == 0 {
-		return &outcomeError{code: exitFailed, what: "no row has a usable address", fix: "name the column: --phone-col, --email-col or --url-col"}
+		return &outcomeError{
+			code: exitFailed, what: "no row has a usable address",
+			fix: "name the column: --phone-col, --email-col or --url-col",
+		}
 	}
 	a.say("next: msgctl campaign new NAME --audience %s --template T", name)
 	return nil

@@ -41,7 +41,10 @@ func (a *app) campaignNew() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Name = args[0]
 			if r.Audience == "" || len(r.Templates) == 0 {
-				return &usageError{what: "--audience and --template are needed", fix: "see: msgctl audience ls, msgctl template ls"}
+				return &usageError{
+					what: "--audience and --template are needed",
+					fix:  "see: msgctl audience ls, msgctl template ls",
+				}
 			}
 			var err error
 			if r.Rate, err = perSecond(rate); err != nil {
@@ -108,7 +111,10 @@ func perSecond(s string) (float64, error) {
 	div := map[string]float64{"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[unit]
 	v, err := strconv.ParseFloat(n, 64)
 	if err != nil || div == 0 || !(v > 0) || v > 1e6 {
-		return 0, &usageError{what: fmt.Sprintf("rate %q: needs a number above 0 and /s, /m or /h", s), fix: "such as 200/s"}
+		return 0, &usageError{
+			what: fmt.Sprintf("rate %q: needs a number above 0 and /s, /m or /h", s),
+			fix:  "such as 200/s",
+		}
 	}
 	return v / div, nil
 }

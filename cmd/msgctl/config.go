@@ -93,11 +93,17 @@ func (a *app) loadConfig() (*config, error) {
 	v.SetConfigFile(path)
 	v.SetConfigType("yaml")
 	if err := v.ReadInConfig(); err != nil {
-		return nil, &usageError{what: path + " cannot be read: " + oneLine(err.Error()), fix: "correct it, or remove it and start over with: msgctl context set NAME --url URL"}
+		return nil, &usageError{
+			what: path + " cannot be read: " + oneLine(err.Error()),
+			fix:  "correct it, or remove it and start over with: msgctl context set NAME --url URL",
+		}
 	}
 	c := &config{}
 	if err := v.UnmarshalExact(c); err != nil {
-		return nil, &usageError{what: path + ": " + oneLine(err.Error()), fix: "known are: current, contexts with name, url, tenant, key"}
+		return nil, &usageError{
+			what: path + ": " + oneLine(err.Error()),
+			fix:  "known are: current, contexts with name, url, tenant, key",
+		}
 	}
 	return c, nil
 }

@@ -45,7 +45,9 @@ func (a *app) connectorTypes() *cobra.Command {
 				return err
 			}
 			if len(args) == 0 {
-				return list(a, view{cols: []string{"name", "channel", "ambiguity", "receipts", "doc"}, wide: []string{"concurrency"}, id: "name"}, kinds)
+				return list(a, view{
+					cols: []string{"name", "channel", "ambiguity", "receipts", "doc"}, wide: []string{"concurrency"}, id: "name",
+				}, kinds)
 			}
 			k, err := kindOf(kinds, args[0])
 			if err != nil {
@@ -114,7 +116,10 @@ func (a *app) connectorAdd() *cobra.Command {
 				return err
 			}
 			if err == nil && !s.replace && (!old.Shared || s.r.Shared) {
-				return &outcomeError{code: exitConflict, what: fmt.Sprintf("the connector %q exists", args[0]), fix: "use another name, or --replace"}
+				return &outcomeError{
+					code: exitConflict, what: fmt.Sprintf("the connector %q exists", args[0]),
+					fix: "use another name, or --replace",
+				}
 			}
 			if errors.Is(err, sdk.ErrNotFound) {
 				old = nil
@@ -160,7 +165,10 @@ func (a *app) settings(kind *sdk.ConnectorType, s *connectorFlags, old *sdk.Conn
 	for _, p := range s.set {
 		k, v, ok := strings.Cut(p, "=")
 		if !ok {
-			return nil, &usageError{what: fmt.Sprintf("--set %q: has no =", clean(k)), fix: "--set host=smsc.example.com"}
+			return nil, &usageError{
+				what: fmt.Sprintf("--set %q: has no =", clean(k)),
+				fix:  "--set host=smsc.example.com",
+			}
 		}
 		if err := known(k); err != nil {
 			return nil, err
@@ -176,7 +184,10 @@ func (a *app) settings(kind *sdk.ConnectorType, s *connectorFlags, old *sdk.Conn
 	for _, p := range s.secretFiles {
 		k, path, ok := strings.Cut(p, "=")
 		if !ok || path == "" || path == "-" {
-			return nil, &usageError{what: "--secret-file: needs KEY=PATH", fix: "--secret-file password=/run/secrets/alpha"}
+			return nil, &usageError{
+				what: "--secret-file: needs KEY=PATH",
+				fix:  "--secret-file password=/run/secrets/alpha",
+			}
 		}
 		if err := known(k); err != nil {
 			return nil, err
@@ -230,7 +241,10 @@ func (a *app) askSettings(kind *sdk.ConnectorType, out map[string]string, old *s
 		out[k.Key] = v
 	}
 	if len(missing) > 0 {
-		return &usageError{what: fmt.Sprintf("%s needs: %s", kind.Name, strings.Join(missing, ", ")), fix: "see: msgctl connector types " + kind.Name}
+		return &usageError{
+			what: fmt.Sprintf("%s needs: %s", kind.Name, strings.Join(missing, ", ")),
+			fix:  "see: msgctl connector types " + kind.Name,
+		}
 	}
 	return nil
 }

@@ -91,12 +91,16 @@ func (a *app) contextSet() *cobra.Command {
 		Long: "Make or change a context, and make it the current one. The key is read from\n" +
 			"--key-file (- is stdin), or asked for on a terminal. It is kept in the file of\n" +
 			"contexts, which only you can read.",
-		Example:           "  msgctl context set prod --url https://msg.example.com --key-file prod.key\n  msgctl context set ops -t acme",
+		Example: "  msgctl context set prod --url https://msg.example.com --key-file prod.key\n" +
+			"  msgctl context set ops -t acme",
 		ValidArgsFunction: a.completeContexts,
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := args[0]
 			if ok, _ := regexp.MatchString(contextName, name); !ok {
-				return &usageError{what: fmt.Sprintf("%q cannot be a context's name", clean(name)), fix: "1 to 64 letters, digits, dots, hyphens or underscores"}
+				return &usageError{
+					what: fmt.Sprintf("%q cannot be a context's name", clean(name)),
+					fix:  "1 to 64 letters, digits, dots, hyphens or underscores",
+				}
 			}
 			c, err := a.loadConfig()
 			if err != nil {
@@ -109,7 +113,10 @@ func (a *app) contextSet() *cobra.Command {
 			}
 			if u := a.flags.url; u != "" {
 				if p, err := url.Parse(u); err != nil || p.Scheme != "http" && p.Scheme != "https" || p.Host == "" || p.User != nil {
-					return &usageError{what: fmt.Sprintf("--url %q: needs http:// or https:// and a host", clean(u)), fix: "such as https://msg.example.com"}
+					return &usageError{
+						what: fmt.Sprintf("--url %q: needs http:// or https:// and a host", clean(u)),
+						fix:  "such as https://msg.example.com",
+					}
 				}
 				if x.URL != u {
 					x.Key = "" // the key was for the other engine

@@ -40,7 +40,9 @@ func (t *debugTransport) CloseIdleConnections() {
 }
 
 func headers(b *strings.Builder, mark string, h http.Header) {
-	for _, k := range []string{"Authorization", "X-Msgctl-Tenant", "Idempotency-Key", "Content-Type", "Retry-After", "X-Request-Id"} {
+	for _, k := range []string{
+		"Authorization", "X-Msgctl-Tenant", "Idempotency-Key", "Content-Type", "Retry-After", "X-Request-Id",
+	} {
 		v := h.Get(k)
 		if v == "" {
 			continue

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"log/slog"
+	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -19,8 +20,6 @@ type devOptions struct {
 	Addr  string // host:port of the API, on loopback
 	Dir   string // where the store is
 	Reset bool   // begin with an empty store
-	Key   string // of an earlier run: kept when it still opens the store's tenant
-	Log   *slog.Logger
 	Log   *slog.Logger
 }
 
@@ -61,18 +60,6 @@ func (a *app) devCmd() *cobra.Command {
 			if a.flags.verbose {
 				o.Log = slog.New(slog.NewTextHandler(a.err, nil))
 			}
-			level := slog.LevelError
-			if a.flags.verbose {
-				level = slog.LevelInfo
-			}
-			o.Log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
-			c, err := a.loadConfig()
-			if err != nil {
-				return err
-			}
-			if old := c.find("dev"); old != nil {
-				o.Key = old.Key
-			}
 			info, err := startDev(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -112,4 +99,57 @@ func (a *app) devContext(info devInfo) error {
 	}
 	c.Current = "dev"
 	return a.saveConfig(c)
+}
+
+// startDev starts an engine and a simulator and returns when both answer.
+func startDev(ctx context.Context, o devOptions) (devInfo, error) {
+	if o.Reset {
+		if err := resetDir(o.Dir); err != nil {
+			return devInfo{}, err
+		}
+	}
+	if err := free(o.Addr); err != nil {
+		return devInfo{}, err
+	}
+	box, err := sandbox.Start(ctx, sandbox.Options{
+		Dir: o.Dir, Listen: o.Addr, Logger: o.Log, Version: version(), ReceiptDelay: devReceipts,
+	})
+	if err != nil {
+		return devInfo{}, err
+	}
+	return devInfo{
+		URL: box.URL, Store: filepath.Join(o.Dir, "msgctl.db"), SMPP: box.Sim.SMPPAddr(), SMTP: box.Sim.SMTPAddr(),
+		Sim: box.Sim.URL(), Tenant: box.Tenant, Key: box.Key,
+		Close: func(context.Context) error { return box.Close() },
+	}, nil
+}
+
+// resetDir removes a store, and nothing that is none: a mistyped --dir must not cost a home directory.
+func resetDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil
+	}
+	if err != nil {
+		return &usageError{what: "--reset", err: err}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "master.key")); err != nil {
+		return &usageError{
+			what: dir + " holds something else than an engine's store: nothing was removed",
+			fix:  "name another --dir",
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+// free finds a port that is in use before anything else is started.
+func free(addr string) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return &usageError{
+			what: "cannot listen on " + addr + ": the port is in use, or may not be used",
+			fix:  "another --port, or 0 for a free one",
+		}
+	}
+	return ln.Close()
 }

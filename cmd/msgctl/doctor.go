@@ -89,7 +89,9 @@ func (a *app) examine(ctx context.Context) []finding {
 	}
 	h, err := c.Health(ctx)
 	if err != nil {
-		return append(out, finding{What: "engine", Detail: err.Error(), Fix: "start one here with msgctl dev, or name another with --url"})
+		return append(out, finding{
+			What: "engine", Detail: err.Error(), Fix: "start one here with msgctl dev, or name another with --url",
+		})
 	}
 	out = append(out, finding{OK: h.OK, What: "engine", Detail: h.Version})
 	for _, part := range sortedParts(h.Parts) {

@@ -70,7 +70,10 @@ func (a *app) helpCmd() *cobra.Command {
 			for _, c := range cmd.Root().Commands() {
 				known = append(known, c.Name())
 			}
-			e := &usageError{what: fmt.Sprintf("there is no help on %q", strings.Join(args, " ")), fix: "see: msgctl --help"}
+			e := &usageError{
+				what: fmt.Sprintf("there is no help on %q", strings.Join(args, " ")),
+				fix:  "see: msgctl --help",
+			}
 			if n := nearest(args[0], known); n != "" {
 				e.what += fmt.Sprintf("; did you mean %q?", "msgctl help "+n)
 			}

@@ -63,7 +63,10 @@ func (a *app) writeScaffold(kind, dir string) error {
 	}
 	for _, name := range names {
 		if _, err := os.Lstat(target(name)); err == nil {
-			return &outcomeError{code: exitConflict, what: target(name) + " exists: nothing was written", fix: "name another folder: msgctl init DIR"}
+			return &outcomeError{
+				code: exitConflict, what: target(name) + " exists: nothing was written",
+				fix: "name another folder: msgctl init DIR",
+			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return &usageError{what: "cannot write", err: err}
 		}

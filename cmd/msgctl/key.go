@@ -9,7 +9,9 @@ import (
 )
 
 func keyView() view {
-	return view{cols: []string{"id", "name", "tenant", "mode", "admin", "hint", "created_at", "revoked_at"}, id: "id", none: "no keys"}
+	return view{
+		cols: []string{"id", "name", "tenant", "mode", "admin", "hint", "created_at", "revoked_at"}, id: "id", none: "no keys",
+	}
 }
 
 func (a *app) keyCmd() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // msgctl dev runs the engine, on hosts without zone files too
 )
 
 func main() {

@@ -71,7 +71,8 @@ func (a *app) messageLs() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List messages, newest first", Args: a.args(),
-		Example: "  msgctl message ls --status failed --since 1h\n  msgctl message ls --campaign diwali --all -o csv > diwali.csv",
+		Example: "  msgctl message ls --status failed --since 1h\n" +
+			"  msgctl message ls --campaign diwali --all -o csv > diwali.csv",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if status != "" {
 				if err := oneOf("status", status, statuses()); err != nil {
@@ -148,7 +149,10 @@ func (a *app) moment(flag, s string) (time.Time, error) {
 	if t, err := time.Parse("2006-01-02", s); err == nil {
 		return t, nil
 	}
-	return time.Time{}, &usageError{what: fmt.Sprintf("%s %q is no time", flag, s), fix: "such as 1h, 2d, 2026-11-20 or 2026-11-20T09:00:00Z"}
+	return time.Time{}, &usageError{
+		what: fmt.Sprintf("%s %q is no time", flag, s),
+		fix:  "such as 1h, 2d, 2026-11-20 or 2026-11-20T09:00:00Z",
+	}
 }
 
 // duration is time.ParseDuration with days.
@@ -211,7 +215,9 @@ func (a *app) messageExplain() *cobra.Command {
 				return err
 			}
 			if !a.human() {
-				return a.object(view{cols: []string{"id", "status", "reason", "summary", "since", "until", "ahead", "would_change"}}, e)
+				return a.object(view{cols: []string{
+					"id", "status", "reason", "summary", "since", "until", "ahead", "would_change",
+				}}, e)
 			}
 			out := clean(e.Summary) + "\n"
 			if e.Since != nil {
@@ -224,7 +230,7 @@ func (a *app) messageExplain() *cobra.Command {
 				out += fmt.Sprintf("  ahead  %d\n", e.Ahead)
 			}
 			for _, s := range e.WouldChange {
-				out += "  change it: " + clean(s) + "\n"
+				out += "  → " + clean(s) + "\n"
 			}
 			_, err = fmt.Fprint(a.out, out)
 			return err
@@ -241,7 +247,9 @@ func (a *app) messageCancel() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return each(a, args, messageView(), func(id string) (*sdk.Message, error) { return c.Messages.Cancel(cmd.Context(), id) })
+			return each(a, args, messageView(), func(id string) (*sdk.Message, error) {
+				return c.Messages.Cancel(cmd.Context(), id)
+			})
 		},
 	}
 	return a.shape(cmd, sdk.Message{})
@@ -312,13 +320,16 @@ func (a *app) messageWait() *cobra.Command {
 
 // waitFor waits for a status. Without one it waits for the best there can be: delivered, or sent where the provider
 // reports nothing after it has taken a message.
-func (a *app) waitFor(ctx context.Context, c *sdk.Client, id string, want sdk.Status, timeout time.Duration) (*sdk.Message, error) {
+func (a *app) waitFor(
+	ctx context.Context, c *sdk.Client, id string, want sdk.Status, timeout time.Duration,
+) (*sdk.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	late := func(m *sdk.Message, err error) (*sdk.Message, error) {
 		if errors.Is(err, context.DeadlineExceeded) && m != nil {
 			return m, &outcomeError{
-				code: exitUnreachable, what: fmt.Sprintf("%s is still %s after %s", id, m.Status, timeout), fix: "msgctl message explain " + id,
+				code: exitUnreachable, what: fmt.Sprintf("%s is still %s after %s", id, m.Status, timeout),
+				fix: "msgctl message explain " + id,
 			}
 		}
 		if errors.Is(err, sdk.ErrEnded) && m != nil {

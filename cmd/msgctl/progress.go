@@ -52,7 +52,8 @@ func (p *campaignProgress) show(r *sdk.CampaignReport) {
 }
 
 func (p *campaignProgress) start(total int64) {
-	p.bars = mpb.New(mpb.WithOutput(p.a.err), mpb.WithWidth(22), mpb.WithAutoRefresh(), mpb.WithRefreshRate(200*time.Millisecond))
+	p.bars = mpb.New(
+		mpb.WithOutput(p.a.err), mpb.WithWidth(22), mpb.WithAutoRefresh(), mpb.WithRefreshRate(200*time.Millisecond))
 	p.bar = p.bars.New(total, mpb.BarStyle().Lbound("▕").Filler("█").Tip("▌").Padding(" ").Rbound("▏"),
 		mpb.BarFillerClearOnComplete(),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
@@ -71,14 +72,22 @@ func (p *campaignProgress) status(r *sdk.CampaignReport, n int) string {
 		rate = float64(n-p.first) / took
 	}
 	if rate > 0 {
-		s += fmt.Sprintf("  %.0f/s", rate)
+		s += "  " + perSecondText(rate)
 	}
-	s += fmt.Sprintf("  delivered %s  failed %s  waiting %s",
-		thousands(r.ByStatus[sdk.Delivered]+r.ByStatus[sdk.Read]), thousands(r.ByStatus[sdk.Failed]+r.ByStatus[sdk.Undelivered]), thousands(r.Waiting))
+	delivered, failed := r.ByStatus[sdk.Delivered]+r.ByStatus[sdk.Read], r.ByStatus[sdk.Failed]+r.ByStatus[sdk.Undelivered]
+	s += fmt.Sprintf("  delivered %s  failed %s  waiting %s", thousands(delivered), thousands(failed), thousands(r.Waiting))
 	if left := r.People - n; rate > 0 && left > 0 && r.State == "running" {
 		s += "  " + span(float64(left)/rate) + " left"
 	}
 	return s
+}
+
+// perSecondText writes a rate with as many digits as mean something.
+func perSecondText(rate float64) string {
+	if rate < 10 {
+		return fmt.Sprintf("%.1f/s", rate)
+	}
+	return fmt.Sprintf("%.0f/s", rate)
 }
 
 func percent(n, of int) int {

@@ -114,7 +114,10 @@ func (a *app) groupRun(cmd *cobra.Command, args []string) error {
 			known = append(known, c.Aliases...)
 		}
 	}
-	e := &usageError{what: fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+args[0]), fix: "see: " + cmd.CommandPath() + " --help"}
+	e := &usageError{
+		what: fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+args[0]),
+		fix:  "see: " + cmd.CommandPath() + " --help",
+	}
 	if n := nearest(args[0], known); n != "" {
 		e.what += fmt.Sprintf("; did you mean %q?", cmd.CommandPath()+" "+n)
 	}

@@ -103,6 +103,27 @@ func TestProgressBar(t *testing.T) {
 	require.NotContains(t, out.String(), "▕")
 }
 
+// A campaign that is done is looked at a little longer while receipts come, and not for ever.
+func TestFollowWaitsForReceipts(t *testing.T) {
+	for _, tc := range []struct{ pending, asked, left int }{{0, 1, 0}, {3, 4, 0}, {1000, receiptLooks + 1, 1000 - receiptLooks}} {
+		n := 0
+		env := engineEnv(t, func(w http.ResponseWriter, _ *http.Request) {
+			r := report("completed", 100, 100)
+			r.AwaitingReceipt = max(tc.pending-n, 0)
+			n++
+			answerJSON(w, r)
+		})
+		var out, errw bytes.Buffer
+		require.Equal(t, exitOK, testApp(nil, &out, &errw, env).run(t.Context(), []string{"campaign", "watch", "diwali"}))
+		require.Equal(t, tc.asked, n)
+		if tc.left > 0 {
+			require.Contains(t, errw.String(), fmt.Sprintf("%d receipts to come; look again: msgctl campaign report diwali", tc.left))
+		} else {
+			require.NotContains(t, errw.String(), "receipts to come")
+		}
+	}
+}
+
 func TestProgressLine(t *testing.T) {
 	a := testApp(nil, io.Discard, io.Discard, noEnv)
 	p := a.progress()

@@ -126,8 +126,12 @@ func (e *fileEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.asked[name]++
 	text, err := e.answer(name, e.asked[name])
 	if errors.Is(err, fs.ErrNotExist) {
-		if name == "POST/v1/messages/batch" {
+		switch name {
+		case "POST/v1/messages/batch":
 			acceptBatch(w, body)
+			return
+		case "GET/v1/events":
+			e.events(w, r)
 			return
 		}
 		refuse(w, 404, "not_found", "there is no such thing")
@@ -154,6 +158,36 @@ func (e *fileEngine) answer(name string, n int) (string, error) {
 	}
 	b, err := os.ReadFile(filepath.Join(e.dir, name+".http"))
 	return string(b), err
+}
+
+// events answers from events.jsonl as an engine does.
+func (e *fileEngine) events(w http.ResponseWriter, r *http.Request) {
+	var all []sdk.Event
+	b, _ := os.ReadFile(filepath.Join(e.dir, "events.jsonl"))
+	for dec := json.NewDecoder(bytes.NewReader(b)); dec.More(); {
+		var ev sdk.Event
+		if err := dec.Decode(&ev); err != nil {
+			refuse(w, 500, "broken_script", err.Error())
+			return
+		}
+		all = append(all, ev)
+	}
+	after, err := strconv.ParseInt(r.URL.Query().Get("after"), 10, 64)
+	if err != nil && r.URL.Query().Get("after") == "latest" && len(all) > 0 {
+		after = all[len(all)-1].Seq
+	}
+	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+	if err != nil {
+		limit = 100
+	}
+	p := sdk.Page[sdk.Event]{Data: []sdk.Event{}, NextCursor: strconv.FormatInt(after, 10)}
+	for _, ev := range all {
+		if ev.Seq > after && len(p.Data) < limit {
+			p.Data = append(p.Data, ev)
+			p.NextCursor = strconv.FormatInt(ev.Seq, 10)
+		}
+	}
+	_ = json.NewEncoder(w).Encode(p)
 }
 
 func refuse(w http.ResponseWriter, status int, code, detail string) {

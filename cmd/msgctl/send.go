@@ -46,7 +46,10 @@ func (a *app) sendCmd() *cobra.Command {
 			"  msgctl send sms --file people.csv -T reminder",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 3 && a.flags.fields != "?" {
-				return &usageError{what: fmt.Sprintf("one argument too many: %q", args[3]), fix: "quote the TEXT; a status for --wait follows =, --wait=sent"}
+				return &usageError{
+					what: fmt.Sprintf("one argument too many: %q", args[3]),
+					fix:  "quote the TEXT; a status for --wait follows =, --wait=sent",
+				}
 			}
 			return nil
 		},
@@ -169,7 +172,10 @@ func (a *app) request(args []string, s *sendFlags) (sdk.MessageRequest, error) {
 	}
 	if r.Channel == sdk.ChannelWebhook && text != "" {
 		if !json.Valid([]byte(text)) {
-			return r, &usageError{what: "the data of a webhook is JSON, and this is not", fix: `such as '{"order":1}' or '"text"'`}
+			return r, &usageError{
+				what: "the data of a webhook is JSON, and this is not",
+				fix:  `such as '{"order":1}' or '"text"'`,
+			}
 		}
 		r.Data = json.RawMessage(text)
 		return r, nil
@@ -208,7 +214,10 @@ func (a *app) requestBase(s *sendFlags) (sdk.MessageRequest, error) {
 	if s.approved != "" {
 		name, lang, ok := strings.Cut(s.approved, "/")
 		if !ok || name == "" || lang == "" {
-			return r, &usageError{what: "--approved: needs a name and a language", fix: "such as --approved order_shipped/en_US"}
+			return r, &usageError{
+				what: "--approved: needs a name and a language",
+				fix:  "such as --approved order_shipped/en_US",
+			}
 		}
 		r.Approved = &sdk.Approved{Name: name, Language: lang, Params: s.params}
 	}
@@ -229,7 +238,10 @@ func (a *app) sendAt(s, zone string) (string, error) {
 	if rest, ok := strings.CutPrefix(s, "+"); ok {
 		d, err := duration(rest)
 		if err != nil || d < 0 {
-			return "", &usageError{what: fmt.Sprintf("--at %q: after + comes a duration", s), fix: "such as +10m or +2d"}
+			return "", &usageError{
+				what: fmt.Sprintf("--at %q: after + comes a duration", s),
+				fix:  "such as +10m or +2d",
+			}
 		}
 		return a.now().Add(d).UTC().Format(time.RFC3339), nil
 	}
@@ -242,11 +254,17 @@ func (a *app) sendAt(s, zone string) (string, error) {
 			continue
 		}
 		if zone == "" {
-			return "", &usageError{what: fmt.Sprintf("--at %q: has no zone", s), fix: "--zone Asia/Kolkata, or write " + t.Format("2006-01-02T15:04:05Z07:00")}
+			return "", &usageError{
+				what: fmt.Sprintf("--at %q: has no zone", s),
+				fix:  "--zone Asia/Kolkata, or write " + t.Format("2006-01-02T15:04:05Z07:00"),
+			}
 		}
 		return t.Format("2006-01-02T15:04:05"), nil
 	}
-	return "", &usageError{what: fmt.Sprintf("--at %q is no time", s), fix: "such as 2026-11-20T09:00:00Z, +10m, or \"2026-11-20 09:00\" --zone Asia/Kolkata"}
+	return "", &usageError{
+		what: fmt.Sprintf("--at %q is no time", s),
+		fix:  "such as 2026-11-20T09:00:00Z, +10m, or \"2026-11-20 09:00\" --zone Asia/Kolkata",
+	}
 }
 
 // maxText bounds a text from stdin or a file: the engine takes no longer ones.

@@ -125,8 +125,7 @@ func (a *app) sendRows(ctx context.Context, c *sdk.Client, rows iter.Seq[sdk.Sen
 			taken++
 		}
 		if w != nil {
-			row := sdk.BatchRow{Row: r.Row, ID: r.ID, Status: r.Status, Reason: r.Reason, ClientRef: r.ClientRef, Error: r.Error}
-			if err := w.add(row); err != nil {
+			if err := w.add(sdk.BatchRow(r)); err != nil {
 				return err
 			}
 		}
@@ -143,9 +142,9 @@ func (a *app) sendRows(ctx context.Context, c *sdk.Client, rows iter.Seq[sdk.Sen
 	case refused == 0:
 		return nil
 	case taken == 0:
-		return &outcomeError{code: exitUsage, what: fmt.Sprintf("all %d rows were refused", refused)}
+		return &outcomeError{code: exitUsage, what: count(refused, "row") + " refused, and none accepted"}
 	}
-	return &outcomeError{code: exitPartly, what: fmt.Sprintf("%d rows were refused", refused), fix: "-o csv shows each row"}
+	return &outcomeError{code: exitPartly, what: count(refused, "row") + " refused", fix: "-o csv shows each row"}
 }
 
 func rowError(e *sdk.Error) string {
@@ -281,10 +280,16 @@ func csvRows(r *bufio.Reader, name string, base sdk.MessageRequest) (iter.Seq[sd
 	}
 	to := toColumn(seen, base.Channel)
 	if to == "" {
-		return nil, &usageError{what: name + ": there is no column \"to\"", fix: "rename the column that holds the addresses to: to"}
+		return nil, &usageError{
+			what: name + ": there is no column \"to\"",
+			fix:  "rename the column that holds the addresses to: to",
+		}
 	}
 	if base.Channel == "" && !seen["channel"] {
-		return nil, &usageError{what: name + ": there is no column \"channel\"", fix: "msgctl send CHANNEL --file " + name}
+		return nil, &usageError{
+			what: name + ": there is no column \"channel\"",
+			fix:  "msgctl send CHANNEL --file " + name,
+		}
 	}
 	return func(yield func(sdk.Sendable) bool) {
 		for {

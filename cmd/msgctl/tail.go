@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -45,11 +46,14 @@ func (a *app) tailCmd() *cobra.Command {
 			}
 			from := after
 			if !cmd.Flags().Changed("after") {
-				from = max(latest-int64(lines), 0)
+				if from, err = lastEvents(ctx, c, latest, lines); err != nil {
+					return err
+				}
 			}
-			w, err := a.writer(view{cols: []string{"fact.at", "message", "channel", "fact.status", "fact.connector", "fact.code"}, wide: []string{
-				"seq", "type", "fact.kind", "fact.attempt", "fact.detail", "fact.until",
-			}, id: "message"})
+			w, err := a.writer(view{
+				cols: []string{"fact.at", "message", "channel", "fact.status", "fact.connector", "fact.code"},
+				wide: []string{"seq", "type", "fact.kind", "fact.attempt", "fact.detail", "fact.until"}, id: "message",
+			})
 			if err != nil {
 				return err
 			}
@@ -107,8 +111,40 @@ func (a *app) tailCmd() *cobra.Command {
 	f.StringArrayVar(&status, "status", nil, "only facts that leave a message in `STATUS`; repeat it")
 	f.StringArrayVar(&onChannel, "channel", nil, "only of this `CHANNEL`; repeat it")
 	f.Int64Var(&after, "after", 0, "begin after the event with this `SEQ`")
-	f.IntVarP(&lines, "lines", "n", 20, "begin with the last `N` places of the stream")
+	f.IntVarP(&lines, "lines", "n", 20, "begin with the last `N` events")
 	_ = cmd.RegisterFlagCompletionFunc("status", fixed(statuses()...))
 	_ = cmd.RegisterFlagCompletionFunc("channel", fixed(channels()...))
 	return a.shape(cmd, sdk.Event{})
+}
+
+// lastEvents finds where the last n events begin. Sequence numbers have gaps of any size, so it looks ever further back
+// until there are enough.
+func lastEvents(ctx context.Context, c *sdk.Client, latest int64, n int) (int64, error) {
+	if n == 0 {
+		return latest, nil
+	}
+	for back := int64(n); ; back *= 8 {
+		after := max(latest-back, 0)
+		var last []int64 // the sequence numbers of the last n, and of the one before them
+		for at := after; at < latest; {
+			p, err := c.Events.Page(ctx, at, 1000, 0)
+			if err != nil {
+				return 0, err
+			}
+			if len(p.Data) == 0 {
+				break
+			}
+			for _, e := range p.Data {
+				at = max(at, e.Seq)
+				last = append(last, e.Seq)
+			}
+			last = last[max(len(last)-n-1, 0):]
+		}
+		switch {
+		case len(last) > n:
+			return last[0], nil
+		case len(last) == n, after == 0:
+			return after, nil
+		}
+	}
 }

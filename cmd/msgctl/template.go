@@ -23,7 +23,9 @@ func templateView() view {
 
 func oneTemplate() view {
 	v := templateView()
-	return view{cols: []string{"name", "channel", "version", "subject", "text", "html", "approved", "event", "data", "variables", "created_at"}, id: v.id}
+	return view{id: v.id, cols: []string{
+		"name", "channel", "version", "subject", "text", "html", "approved", "event", "data", "variables", "created_at",
+	}}
 }
 
 func (a *app) templateCmd() *cobra.Command {
@@ -70,12 +72,18 @@ func (a *app) templatePut() *cobra.Command {
 			if approved != "" {
 				name, lang, ok := strings.Cut(approved, "/")
 				if !ok || name == "" || lang == "" {
-					return &usageError{what: "--approved: needs a name and a language", fix: "such as --approved order_shipped/en_US"}
+					return &usageError{
+						what: "--approved: needs a name and a language",
+						fix:  "such as --approved order_shipped/en_US",
+					}
 				}
 				r.Approved = &sdk.Approved{Name: name, Language: lang, Params: params}
 			}
 			if r.Text == "" && r.HTML == "" && r.Approved == nil && r.Data == "" {
-				return &usageError{what: "a template needs content", fix: "--text, --file, --html, --approved or --data"}
+				return &usageError{
+					what: "a template needs content",
+					fix:  "--text, --file, --html, --approved or --data",
+				}
 			}
 			c, err := a.client()
 			if err != nil {
@@ -118,7 +126,10 @@ func templateFile(path string, r *sdk.TemplateRequest) error {
 		dec := json.NewDecoder(bytes.NewReader(doc))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&in); err != nil {
-			return &usageError{what: path + ": " + strings.TrimPrefix(err.Error(), "json: "), fix: "known are: " + strings.Join(templateKeys(), ", ")}
+			return &usageError{
+				what: path + ": " + strings.TrimPrefix(err.Error(), "json: "),
+				fix:  "known are: " + strings.Join(templateKeys(), ", "),
+			}
 		}
 		if r.Text != "" {
 			in.Text = r.Text
@@ -226,7 +237,9 @@ func (a *app) templateRender() *cobra.Command {
 				return err
 			}
 			if !a.human() {
-				return a.object(view{cols: []string{"subject", "text", "html", "approved", "event", "data", "segments", "encoding"}}, got)
+				return a.object(view{cols: []string{
+					"subject", "text", "html", "approved", "event", "data", "segments", "encoding",
+				}}, got)
 			}
 			_, err = fmt.Fprint(a.out, renderedText(got))
 			return err
@@ -250,7 +263,8 @@ func renderedText(r *sdk.Rendered) string {
 		}
 	}
 	if r.Approved != nil {
-		fmt.Fprintf(&b, "%s (%s)  %s\n", clean(r.Approved.Name), clean(r.Approved.Language), clean(strings.Join(r.Approved.Params, " · ")))
+		params := strings.Join(r.Approved.Params, " · ")
+		fmt.Fprintf(&b, "%s (%s)  %s\n", clean(r.Approved.Name), clean(r.Approved.Language), clean(params))
 	}
 	if r.Segments > 0 {
 		fmt.Fprintf(&b, "(%s, %s)\n", count(r.Segments, "segment"), clean(r.Encoding))

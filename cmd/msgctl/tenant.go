@@ -135,7 +135,8 @@ func (a *app) tenantSet() *cobra.Command {
 	var s tenantFlags
 	cmd := &cobra.Command{
 		Use: "set ID", Short: "Change settings of a tenant; what is not named stays", Args: a.args("ID"),
-		Example: "  msgctl tenant set acme --quota 200000 --limit sms=100/s --limit 500/s\n  msgctl tenant set acme --limit none",
+		Example: "  msgctl tenant set acme --quota 200000 --limit sms=100/s --limit 500/s\n" +
+			"  msgctl tenant set acme --limit none",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -145,7 +146,9 @@ func (a *app) tenantSet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := sdk.TenantRequest{Name: t.Name, DailyQuota: t.DailyQuota, Rates: t.Rates, OnAmbiguous: t.OnAmbiguous, Region: t.Region}
+			r := sdk.TenantRequest{
+				Name: t.Name, DailyQuota: t.DailyQuota, Rates: t.Rates, OnAmbiguous: t.OnAmbiguous, Region: t.Region,
+			}
 			if err := s.apply(cmd, &r); err != nil {
 				return err
 			}

@@ -121,7 +121,7 @@ func (c *Connector) Check(ctx context.Context) error {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			s.run(context.WithoutCancel(ctx), nil)
+			_ = s.run(context.WithoutCancel(ctx), nil) // the check is over: how the session ends says nothing more
 		}()
 		s.unbind()
 		<-ended

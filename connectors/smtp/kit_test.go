@@ -79,7 +79,8 @@ func (p *relay) session(w *wire) {
 		return
 	}
 	w.say("235 2.7.0 welcome")
-	for w.hear() != "" && w.hear() != "" && w.hear() != "" {
+	envelope := func() bool { return w.hear() != "" }
+	for envelope() && envelope() && envelope() { // MAIL, RCPT, DATA
 		if answer := map[connectortest.Fault]string{
 			connectortest.Temporary: "451 4.3.0 later", connectortest.UnknownRecipient: "550 5.1.1 unknown",
 			connectortest.UnknownCode: "499 what",

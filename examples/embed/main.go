@@ -1,4 +1,4 @@
-// Command embed runs a whole engine inside this program, with a connector of its own.
+// Command embed runs a whole engine inside a program, with a connector of its own: go run ./examples/embed DIR.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/msgctl/msgctl/sdk"
 )
 
-type printer struct{} // a connector: one attempt, one answer
+type printer struct{} // a connector: it makes one attempt and says what came of it
 
 func (printer) Send(_ context.Context, m *delivery.Outgoing) (delivery.Sent, error) {
 	_, err := fmt.Printf("to %s: %s\n", m.To, m.Content.Text)
@@ -20,24 +20,21 @@ func (printer) Send(_ context.Context, m *delivery.Outgoing) (delivery.Sent, err
 }
 
 func main() {
-	ctx, kind := context.Background(), connectors.Kind{Name: "print", Channel: delivery.SMS, Ambiguity: connectors.None}
+	kind := connectors.Kind{Name: "print", Channel: delivery.SMS, Ambiguity: connectors.None}
 	kind.Open = func(*connectors.Account) (connectors.Connector, error) { return printer{}, nil }
-	dir := must(os.MkdirTemp("", "embed"))
-	eng := must(engine.New(engine.Config{Dir: dir}, kind))
-	must(0, eng.Start(ctx))
-	c := must(eng.Client("acme")) // the SDK's client, without a socket; it makes the tenant
+	eng := must(engine.New(engine.Config{Dir: os.Args[1]}, kind))
+	ctx := context.Background()
+	must(eng, eng.Start(ctx))
+	c := must(eng.Client("acme")) // the SDK's client without a socket; makes the tenant
 	must(c.Connectors.Put(ctx, "paper", sdk.ConnectorRequest{Kind: "print"}))
 	m := must(c.Send(ctx, sdk.SMS{To: "+12025550100", Text: "Hello"}))
-	m = must(c.Messages.Wait(ctx, m.ID, sdk.Sent))
-	must(fmt.Println(m.Status))
-	must(0, eng.Close(), os.RemoveAll(dir))
+	fmt.Println(must(c.Messages.Wait(ctx, m.ID, sdk.Sent)).Status)
+	must(eng, eng.Close()) // drains, then closes the store
 }
 
-func must[T any](v T, errs ...error) T {
-	for _, err := range errs {
-		if err != nil {
-			panic(err)
-		}
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
 	}
 	return v
 }

@@ -115,7 +115,7 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 		w := of(ctx)
 		var e *sdk.Error
 		if !errors.As(w.err, &e) {
-			return fmt.Errorf("the request was not refused: %v", w.err)
+			return fmt.Errorf("the request was not refused: %w", w.err)
 		}
 		if e.Code != code {
 			for _, f := range e.Fields {
@@ -123,7 +123,7 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 					return nil
 				}
 			}
-			return fmt.Errorf("it was refused with %v", e)
+			return fmt.Errorf("it was refused with %w", e)
 		}
 		for _, f := range e.Fields {
 			if f.Pointer == pointer {
@@ -131,7 +131,7 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 			}
 		}
 		if pointer != "" {
-			return fmt.Errorf("nothing points at %s: %v", pointer, e)
+			return fmt.Errorf("nothing points at %s: %w", pointer, e)
 		}
 		return nil
 	})
@@ -222,13 +222,13 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 			return err
 		}
 		if _, err := c.Messages.Get(ctx, w.last.ID); !errors.Is(err, sdk.ErrNotFound) {
-			return fmt.Errorf("%s can read it: %v", other, err)
+			return fmt.Errorf("%s can read it: %w", other, err)
 		}
 		if _, err := c.Messages.Timeline(ctx, w.last.ID); !errors.Is(err, sdk.ErrNotFound) {
-			return fmt.Errorf("%s can read its timeline: %v", other, err)
+			return fmt.Errorf("%s can read its timeline: %w", other, err)
 		}
 		for m, err := range c.Messages.All(ctx, sdk.MessageQuery{}) {
-			return fmt.Errorf("%s lists %s: %v", other, m.ID, err)
+			return fmt.Errorf("%s lists %s: %w", other, m.ID, err)
 		}
 		return nil
 	})

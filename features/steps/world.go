@@ -32,7 +32,6 @@ type world struct {
 	sent    []string     // ids of all messages, in order
 	tenant  string       // who sent last
 	err     error        // of the last request
-	replay  bool
 }
 
 type worldKey struct{}

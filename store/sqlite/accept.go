@@ -39,6 +39,21 @@ func (s *Store) Accept(ctx context.Context, slug delivery.TenantID, a store.Acce
 	})
 }
 
+// Replay answers a repeated request that need not be accepted again.
+func (s *Store) Replay(ctx context.Context, slug delivery.TenantID, key store.IdempotencyKey, now time.Time) (store.Accepted, error) {
+	return write(ctx, s, 1, func(t *tx) (out store.Accepted, err error) {
+		tn, err := t.tenant(slug)
+		if err != nil {
+			return out, err
+		}
+		out, found, err := t.replay(tn, store.Acceptance{Now: now, Key: &key})
+		if err == nil && !found {
+			err = store.ErrNotFound
+		}
+		return out, err
+	})
+}
+
 // checkNew refuses what no caller may hand over.
 func checkNew(ms []store.NewMessage) error {
 	if len(ms) == 0 {
