@@ -184,8 +184,10 @@ func AfterReceipt(ch Channel, have, says Status) (Status, bool) {
 	switch {
 	case ranked && to > from:
 		return says, true
+	case says == StatusSent && have != StatusAmbiguous:
+		// Our own record of the answer says more, and is on its way; an unknown outcome stays unknown.
 	case !ranked && (have == StatusSending || have == StatusAmbiguous || have == StatusUnknown):
-		return says, says != StatusSent || have == StatusAmbiguous
+		return says, true
 	}
 	return have, false
 }
