@@ -78,7 +78,9 @@ func parts(page, text string) (prose string, blocks []block) {
 func TestDocsFitOnAScreen(t *testing.T) {
 	for page, text := range pages(t) {
 		for i, line := range strings.Split(text, "\n") {
-			require.LessOrEqual(t, utf8.RuneCountInString(line), 120, "%s:%d is too long", page, i+1)
+			if n := utf8.RuneCountInString(line); n > 120 {
+				t.Errorf("%s:%d has %d columns", page, i+1, n)
+			}
 		}
 		require.Zero(t, strings.Count(text, "\n```")%2, "%s has a fence that is not closed", page)
 	}
@@ -270,8 +272,14 @@ func binaries(t *testing.T) string {
 	return dir
 }
 
-// commands divides a line of shell into commands, as far as documentation goes: quotes, comments, && and |.
+var substitution = regexp.MustCompile(`\$\(([^()]*)\)`)
+
+// commands divides a line of shell into commands, as far as documentation goes: quotes, comments, $(…), && and |.
 func commands(line string) (out [][]string) {
+	for _, inner := range substitution.FindAllStringSubmatch(line, -1) {
+		out = append(out, commands(inner[1])...)
+	}
+	line = substitution.ReplaceAllString(line, "X")
 	var word strings.Builder
 	var cmd []string
 	quote, started := rune(0), false
@@ -480,8 +488,11 @@ func configFacts(t *testing.T) string {
 				write(types[id.Name], key+".")
 				continue
 			}
-			doc := field.Doc.Text() + field.Comment.Text()
-			b.WriteString(item(fmt.Sprintf("`%s%s`: %s", prefix, key, strings.TrimSpace(doc))))
+			doc := strings.TrimSpace(field.Doc.Text() + field.Comment.Text())
+			for _, begin := range []string{field.Names[0].Name + " ", "is ", "are "} { // a comment in Go begins with the name
+				doc = strings.TrimPrefix(doc, begin)
+			}
+			b.WriteString(item(fmt.Sprintf("`%s%s`: %s", prefix, key, doc)))
 		}
 	}
 	write(types["Config"], "")
@@ -491,7 +502,7 @@ func configFacts(t *testing.T) string {
 func connectorFacts() string {
 	var b strings.Builder
 	for _, k := range all.Kinds() {
-		fmt.Fprintf(&b, "\n### %s\n\n%s Settles a doubt by: `%s`.\n\n", k.Name, k.Doc, k.Ambiguity)
+		fmt.Fprintf(&b, "\n### %s\n\n%s\nSettles a doubt by: `%s`.\n\n", k.Name, k.Doc, k.Ambiguity)
 		for _, s := range k.Settings {
 			about := string(s.Type)
 			for _, w := range []struct {
