@@ -2,17 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
-
-	"zombiezen.com/go/sqlite"
-	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 const (
@@ -24,7 +17,8 @@ const (
 // accepts are the measurements without hand-off. Every message is due in an hour.
 func (b *bench) accepts() iter.Seq2[string, func(context.Context) error] {
 	return func(yield func(string, func(context.Context) error) bool) {
-		_ = yield("accept_single", b.acceptSingle) && yield("accept_batched", b.acceptBatched) && yield("queue", b.waiting)
+		_ = yield("accept_single", b.acceptSingle) && yield("accept_batched", b.acceptBatched) &&
+			yield("queue", b.waiting)
 	}
 }
 
@@ -35,26 +29,35 @@ type stored struct {
 	idle float64 // MiB before the load
 }
 
-// accept loads the engine with requests, of which each has the given number of messages, and checks that its books have
-// them all.
-func (b *bench) accept(ctx context.Context, conns, status, rows int, make func(e *served) (next func() []byte)) (s stored, err error) {
-	e, err := b.serve(ctx, nil, "")
+// load is a way to accept messages.
+type load struct {
+	conns, status int
+	rows          int // of a request
+	requests      func(e *served) (next func() []byte)
+}
+
+// accept loads an engine and checks that its books have what it accepted.
+func (b *bench) accept(ctx context.Context, l load, profile string) (s stored, err error) {
+	e, err := b.serve(ctx, nil, profile)
 	if err != nil {
 		return s, err
 	}
 	defer func() { err = errors.Join(err, e.end()) }()
-	next := make(e)
+	next := l.requests(e)
 	before, err := e.usage()
 	if err != nil {
 		return s, err
 	}
 	start := time.Now()
-	if s.took, err = pump(ctx, e.URL, conns, status, next); err != nil {
+	if s.took, err = pump(ctx, e.URL, l.conns, l.status, next); err != nil {
 		return s, err
 	}
-	n := float64(len(s.took) * rows)
+	n := float64(len(s.took) * l.rows)
 	s.rate = n / time.Since(start).Seconds()
 	after, err := e.usage()
+	if err == nil {
+		err = e.ask("profiled", &struct{}{})
+	}
 	if err != nil {
 		return s, err
 	}
@@ -66,153 +69,88 @@ func (b *bench) accept(ctx context.Context, conns, status, rows int, make func(e
 	return s, err
 }
 
-func (b *bench) acceptSingle(ctx context.Context) error {
+// accepted measures a way to accept messages beside its limit.
+func (b *bench) accepted(
+	ctx context.Context, name string, a aim, l load, limit func(context.Context) (float64, error),
+) error {
 	var rates, limits, cpu []float64
 	var took []time.Duration
 	rss := 0.0
-	sms := channels()[0]
-	bodies := func(e *served) [][]byte {
-		requests := make([][]byte, distinct)
-		extra := inAnHour()
-		for i := range requests {
-			requests[i] = e.request("/v1/messages", "application/json", lines(sms, "", i, 1, extra))
-		}
-		return requests
-	}
 	for i := range b.runs {
-		limit, err := b.bare(ctx, bodies)
+		most, err := limit(ctx)
 		if err != nil {
 			return fmt.Errorf("limit: %w", err)
 		}
-		s, err := b.accept(ctx, singles, 202, 1, func(e *served) func() []byte { return during(b.time, bodies(e)) })
+		s, err := b.accept(ctx, l, "")
 		if err != nil {
 			return err
 		}
-		b.say("accept_single run %d: %.0f/s of %.0f/s, %.1f CPU-s per 100k", i+1, s.rate, limit, s.cpu)
-		rates, limits, cpu, took = append(rates, s.rate), append(limits, limit), append(cpu, s.cpu), append(took, s.took...)
+		b.say("%s run %d: %.0f/s of %.0f/s, %.1f CPU-s per 100k", name, i+1, s.rate, most, s.cpu)
+		rates, limits, cpu = append(rates, s.rate), append(limits, most), append(cpu, s.cpu)
+		took = append(took, s.took...)
 		rss = max(rss, s.rss)
 	}
 	b.add(row{
-		Name: "accept_single", Rate: median(rates), Limit: median(limits), CPU: median(cpu), RSS: rss,
-		P50: percentile(took, 50), P99: percentile(took, 99), aim: aim{rate: 8_000, ratio: 0.4, rss: 150},
+		Name: name, Rate: median(rates), Limit: median(limits), CPU: median(cpu), RSS: rss,
+		P50: percentile(took, 50), P99: percentile(took, 99), aim: a,
 	})
-	return nil
+	return b.profiled(ctx, name, func(file string) error {
+		_, err := b.accept(ctx, l, file)
+		return err
+	})
+}
+
+func (b *bench) acceptSingle(ctx context.Context) error {
+	requests := func(e *served) func() []byte {
+		list := make([][]byte, distinct)
+		extra := inAnHour()
+		for i := range list {
+			list[i] = e.request("/v1/messages", "application/json", lines(channels()[0], "", i, 1, extra))
+		}
+		return during(b.time, list)
+	}
+	l := load{conns: singles, status: 202, rows: 1, requests: requests}
+	limit := func(ctx context.Context) (float64, error) { return b.bare(ctx, requests) }
+	return b.accepted(ctx, "accept_single", aim{rate: 8_000, ratio: 0.4, rss: 150}, l, limit)
+}
+
+func (b *bench) acceptBatched(ctx context.Context) error {
+	l := load{conns: pushers, status: 200, rows: batchRows, requests: func(e *served) func() []byte {
+		return during(b.time, e.batches(channels()[0], "", 0, distinct, inAnHour()))
+	}}
+	return b.accepted(ctx, "accept_batched", aim{rate: 40_000, ratio: 0.4, rss: 150}, l, b.rawStore)
 }
 
 // bare is the limit of single accepts: the same requests to a server that reads them and answers 202.
-func (b *bench) bare(ctx context.Context, bodies func(*served) [][]byte) (rate float64, err error) {
+func (b *bench) bare(ctx context.Context, requests func(*served) func() []byte) (rate float64, err error) {
 	p, err := b.start(ctx, roleBare)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	requests := bodies(&served{process: p, key: "mk_test_0000000000000000000000000000"})
+	next := requests(&served{process: p, key: "mk_test_0000000000000000000000000000"})
 	start := time.Now()
-	took, err := pump(ctx, p.URL, singles, 202, during(b.time, requests))
+	took, err := pump(ctx, p.URL, singles, 202, next)
 	return float64(len(took)) / time.Since(start).Seconds(), err
-}
-
-func (b *bench) acceptBatched(ctx context.Context) error {
-	var rates, limits, cpu []float64
-	var took []time.Duration
-	rss := 0.0
-	for i := range b.runs {
-		limit, err := b.raws(ctx)
-		if err != nil {
-			return fmt.Errorf("limit: %w", err)
-		}
-		s, err := b.accept(ctx, pushers, 200, batchRows, func(e *served) func() []byte {
-			return during(b.time, e.batches(channels()[0], "", 0, distinct, inAnHour()))
-		})
-		if err != nil {
-			return err
-		}
-		b.say("accept_batched run %d: %.0f/s of %.0f/s, %.1f CPU-s per 100k", i+1, s.rate, limit, s.cpu)
-		rates, limits, cpu, took = append(rates, s.rate), append(limits, limit), append(cpu, s.cpu), append(took, s.took...)
-		rss = max(rss, s.rss)
-	}
-	b.add(row{
-		Name: "accept_batched", Rate: median(rates), Limit: median(limits), CPU: median(cpu), RSS: rss,
-		P50: percentile(took, 50), P99: percentile(took, 99), aim: aim{rate: 40_000, ratio: 0.4, rss: 150},
-	})
-	return nil
 }
 
 // waiting reads the memory of an engine in which many messages wait.
 func (b *bench) waiting(ctx context.Context) error {
-	limit, err := b.raws(ctx)
+	limit, err := b.rawStore(ctx)
 	if err != nil {
 		return fmt.Errorf("limit: %w", err)
 	}
 	n := (b.queue + batchRows - 1) / batchRows * batchRows
-	s, err := b.accept(ctx, pushers, 200, batchRows, func(e *served) func() []byte {
+	s, err := b.accept(ctx, load{conns: pushers, status: 200, rows: batchRows, requests: func(e *served) func() []byte {
 		return each(e.batches(channels()[0], "", 0, n, inAnHour()))
-	})
+	}}, "")
 	if err != nil {
 		return err
 	}
 	b.say("queue: %d messages wait; %.0f MiB, %.0f MiB before", n, s.rss, s.idle)
 	b.add(row{
-		Name: "queue", Rate: s.rate, Limit: limit, CPU: s.cpu, RSS: s.rss, P50: percentile(s.took, 50), P99: percentile(s.took, 99),
-		aim: aim{rss: 150},
+		Name: "queue", Rate: s.rate, Limit: limit, CPU: s.cpu, RSS: s.rss,
+		P50: percentile(s.took, 50), P99: percentile(s.took, 99), aim: aim{rss: 150},
 	})
 	return nil
-}
-
-// raws is the limit of batched accepts: durable transactions of 500 rows, of 16 bytes and 400 bytes each, in a plain
-// SQLite table, in the directory in which engines keep theirs.
-func (b *bench) raws(ctx context.Context) (rate float64, err error) {
-	dir, err := os.MkdirTemp(b.work, "raw-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	conn, err := sqlite.OpenConn(filepath.Join(dir, "raw.db"))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	for _, q := range []string{
-		"PRAGMA page_size = 8192", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 4000",
-		"CREATE TABLE message (id BLOB PRIMARY KEY, body BLOB) WITHOUT ROWID",
-	} {
-		if err := sqlitex.ExecuteTransient(conn, q, nil); err != nil {
-			return 0, err
-		}
-	}
-	insert, err := conn.Prepare("INSERT INTO message VALUES (?, ?)")
-	if err != nil {
-		return 0, err
-	}
-	body, id := []byte(strings.Repeat("x", 400)), make([]byte, 16)
-	start, rows := time.Now(), uint64(0)
-	for time.Since(start) < b.time/2 && ctx.Err() == nil {
-		if err := transaction(conn, func() error {
-			for range batchRows {
-				rows++
-				binary.BigEndian.PutUint64(id, rows)
-				insert.BindBytes(1, id)
-				insert.BindBytes(2, body)
-				if _, err := insert.Step(); err != nil {
-					return err
-				}
-				if err := insert.Reset(); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
-			return 0, err
-		}
-	}
-	return float64(rows) / time.Since(start).Seconds(), ctx.Err()
-}
-
-func transaction(conn *sqlite.Conn, write func() error) (err error) {
-	end, err := sqlitex.ImmediateTransaction(conn)
-	if err != nil {
-		return err
-	}
-	defer end(&err)
-	return write()
 }

@@ -58,7 +58,8 @@ func TestInterrupt(t *testing.T) {
 
 func TestWrongFlags(t *testing.T) {
 	for flags, want := range map[string]string{
-		"-n 0": "above 0", "-runs -1": "above 0", "-only email,fax": `"fax" is unknown`, "now": "not a flag", "-x": "not defined",
+		"-n 0": "above 0", "-runs -1": "above 0", "-only email,fax": `"fax" is unknown`, "now": "not a flag",
+		"-x": "not defined",
 	} {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, 2, run(t.Context(), strings.Fields(flags), &stdout, &stderr), flags)
@@ -75,15 +76,16 @@ func TestCompare(t *testing.T) {
 		}
 		return list
 	}
+	const lost, doubled = "messages were not handed off", "messages were handed off more than once"
 	for name, c := range map[string]struct {
 		to   []string
 		want []string
 	}{
 		"all once": {to(7, 5, 6), nil},
-		"lost":     {to(5, 7), []string{"1 of 3 messages were not handed off"}},
-		"doubled":  {to(5, 6, 7, 6), []string{"1 of 3 messages were handed off more than once"}},
+		"lost":     {to(5, 7), []string{"1 of 3 " + lost}},
+		"doubled":  {to(5, 6, 7, 6), []string{"1 of 3 " + doubled}},
 		"stranger": {to(5, 6, 7, 8), []string{"1 recipients got a message that nobody sent"}},
-		"both":     {to(5, 5, 5), []string{"2 of 3 messages were not handed off", "1 of 3 messages were handed off more than once"}},
+		"both":     {to(5, 5, 5), []string{"2 of 3 " + lost, "1 of 3 " + doubled}},
 	} {
 		require.Equal(t, c.want, compare(mail, 5, 3, c.to), name)
 	}
@@ -117,7 +119,9 @@ msgctl_receipts_total{channel="whatsapp",effect="changed",status="read"} 7
 msgctl_receipts_total_created{channel="sms"} 1000
 up 1
 `
-	for want, labels := range map[int][]string{42: {`channel="sms"`}, 49: nil, 12: {`channel="sms"`, `effect="changed"`}, 0: {`channel="email"`}} {
+	for want, labels := range map[int][]string{
+		42: {`channel="sms"`}, 49: nil, 12: {`channel="sms"`, `effect="changed"`}, 0: {`channel="email"`},
+	} {
 		got, err := sum(strings.NewReader(text), "msgctl_receipts_total", labels)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
@@ -147,7 +151,8 @@ Type: cpu
 	s, err := readTraces(strings.NewReader(text))
 	require.NoError(t, err)
 	ms := time.Millisecond
-	require.Equal(t, map[string]time.Duration{"store": 30 * ms, "runtime/gc": 20 * ms, "net": 1050 * ms, "runtime": 10 * ms}, s.parts)
+	want := map[string]time.Duration{"store": 30 * ms, "runtime/gc": 20 * ms, "net": 1050 * ms, "runtime": 10 * ms}
+	require.Equal(t, want, s.parts)
 	require.Equal(t, 1110*ms, s.total)
 }
 
@@ -166,7 +171,8 @@ func TestStatistics(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	r := row{Rate: 100, Ratio: 0.5, CPU: 10, P99: 20, RSS: 90, aim: aim{rate: 100, ratio: 0.5, cpu: 10, p99: 20, rss: 90}}
+	a := aim{rate: 100, ratio: 0.5, cpu: 10, p99: 20, rss: 90}
+	r := row{Rate: 100, Ratio: 0.5, CPU: 10, P99: 20, RSS: 90, aim: a}
 	require.Equal(t, "ok", r.verdict())
 	require.Equal(t, "≥100/s, ≤10 CPU-s, ratio ≥0.5, p99 ≤20 ms, ≤90 MiB", r.aim.String())
 	r.Rate, r.Ratio, r.CPU, r.P99, r.RSS = 99, 0.49, 11, 21, 91

@@ -15,7 +15,8 @@
 // Their limits are an HTTP server that does nothing and a SQLite table that takes the same rows in durable transactions
 // of 500. The row queue shows the memory of an engine in which many messages wait.
 //
-// The numbers of a row are medians over the runs, its memory the largest. The program ends with status 1 when a message
+// The numbers of a row are medians over the runs, its memory the largest. CPU and memory are 0 where the system is not
+// a Unix. The program ends with status 1 when a message
 // was lost or handed off twice, and never because a number is low.
 package main
 
@@ -60,10 +61,10 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f.IntVar(&c.runs, "runs", 3, "runs of a channel; the median counts")
 	f.IntVar(&c.queue, "queue", 200_000, "messages that wait while memory is read")
 	f.DurationVar(&c.time, "time", 5*time.Second, "how long latency and accepts are measured")
-	f.StringVar(&only, "only", "", "rows to measure, such as email,accept_single; default all of "+strings.Join(names(), ","))
+	f.StringVar(&only, "only", "", "rows to measure, such as email,queue; default "+strings.Join(names(), ","))
 	f.StringVar(&c.out, "out", "", "write the rows to this file as JSON")
-	f.StringVar(&c.profile, "profile", "", "keep a CPU profile of the engine for each channel in this directory")
-	f.StringVar(&c.dir, "dir", "", "where the engines keep their data while they run; default the system's temporary directory")
+	f.StringVar(&c.profile, "profile", "", "keep a CPU profile of the engine for each row in this directory")
+	f.StringVar(&c.dir, "dir", "", "where engines keep their data while they run; default the system's temporary one")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}

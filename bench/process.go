@@ -114,7 +114,8 @@ const tenant = "bench"
 // serve starts an engine, with connectors to the simulator when there is one.
 func (b *bench) serve(ctx context.Context, sim *simulated, profile string) (_ *served, err error) {
 	b.engines++
-	e := &served{dir: filepath.Join(b.work, "engine-"+strconv.Itoa(b.engines)), http: http.Client{Transport: &http.Transport{}}}
+	e := &served{dir: filepath.Join(b.work, "engine-"+strconv.Itoa(b.engines))}
+	e.http.Transport = &http.Transport{}
 	args := []string{"-dir", e.dir}
 	if profile != "" {
 		args = append(args, "-cpuprofile", profile)

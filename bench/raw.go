@@ -103,7 +103,8 @@ func rawSMTP(ctx context.Context, sim simulated, n int) (float64, error) {
 func rawMail() []byte {
 	mail := strings.Join([]string{
 		"From: msgctl <news@sim.test>", "To: person@example.test", "Subject: Your weekly digest is here",
-		"Date: Thu, 15 Oct 2026 09:00:00 +0000", "Message-ID: <msg_0000000000000000000000000@sim.test>", "MIME-Version: 1.0",
+		"Date: Thu, 15 Oct 2026 09:00:00 +0000", "Message-ID: <msg_0000000000000000000000000@sim.test>",
+		"MIME-Version: 1.0",
 		`Content-Type: multipart/alternative; boundary="b0123456789abcdef"`, "",
 		"--b0123456789abcdef", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 7bit", "", mailText,
 		"--b0123456789abcdef", "Content-Type: text/html; charset=utf-8", "Content-Transfer-Encoding: 7bit", "", mailHTML,
@@ -162,13 +163,14 @@ func rawWhatsApp(ctx context.Context, sim simulated, n int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	sink := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	sink := &http.Server{ReadHeaderTimeout: 5 * time.Second}
+	sink.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		got := int64(bytes.Count(body, []byte(`"status":"delivered"`)))
 		if err == nil && got > 0 && statuses.Add(got)-got < int64(n) && statuses.Load() >= int64(n) {
 			close(all)
 		}
-	})}
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -182,8 +184,8 @@ func rawWhatsApp(ctx context.Context, sim simulated, n int) (float64, error) {
 		return 0, err
 	}
 	header := http.Header{"Authorization": {"Bearer " + sandbox.WhatsAppToken}, "Content-Type": {"application/json"}}
-	body := []byte(`{"messaging_product":"whatsapp","recipient_type":"individual","to":"12022000000","type":"text","text":{"body":` +
-		strconv.Quote(chatText) + `},"biz_opaque_callback_data":"msg_0000000000000000000000000"}`)
+	body := []byte(`{"messaging_product":"whatsapp","recipient_type":"individual","to":"12022000000","type":"text",` +
+		`"text":{"body":` + strconv.Quote(chatText) + `},"biz_opaque_callback_data":"msg_0000000000000000000000000"}`)
 	start := time.Now()
 	if _, err := rawPost(ctx, sim.URL+"/v25.0/"+sandbox.PhoneNumberID+"/messages", header, body, n); err != nil {
 		return 0, err

@@ -107,7 +107,8 @@ func engineRole(args []string, in io.Reader, out io.Writer) (err error) {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	e, err := engine.New(engine.Config{Dir: *dir, Listen: "127.0.0.1:0", AllowPrivate: true, Logger: log}, all.Kinds()...)
+	cfg := engine.Config{Dir: *dir, Listen: "127.0.0.1:0", AllowPrivate: true, Logger: log}
+	e, err := engine.New(cfg, all.Kinds()...)
 	if err != nil {
 		return err
 	}
@@ -141,7 +142,8 @@ func simRole(in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = sim.Close() }()
-	return obey(in, out, hello{URL: sim.URL(), SMPP: sim.SMPPAddr(), SMTP: sim.SMTPAddr()}, func(command, arg string) (any, error) {
+	h := hello{URL: sim.URL(), SMPP: sim.SMPPAddr(), SMTP: sim.SMTPAddr()}
+	return obey(in, out, h, func(command, arg string) (any, error) {
 		switch command {
 		case "callback":
 			sim.SetWhatsAppCallback(arg)
@@ -175,12 +177,13 @@ func bareRole(in io.Reader, out io.Writer) error {
 		return err
 	}
 	answer := []byte(`{"id":"msg_0000000000000000000000000","channel":"sms","status":"scheduled"}`)
-	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second}
+	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusAccepted)
 		_, _ = w.Write(answer)
-	})}
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

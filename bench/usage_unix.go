@@ -15,7 +15,8 @@ func ownUsage() usage {
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil {
 		return usage{}
 	}
-	u := usage{CPU: float64(r.Utime.Sec+r.Stime.Sec) + float64(r.Utime.Usec+r.Stime.Usec)/1e6, RSS: float64(r.Maxrss) / (1 << 20)}
+	u := usage{RSS: float64(r.Maxrss) / (1 << 20)}
+	u.CPU = float64(r.Utime.Sec+r.Stime.Sec) + float64(r.Utime.Usec+r.Stime.Usec)/1e6
 	// Linux counts the parent's memory at exec into ru_maxrss, and in KiB; VmHWM is the process's own.
 	if status, err := os.ReadFile("/proc/self/status"); err == nil {
 		_, after, _ := bytes.Cut(status, []byte("VmHWM:"))
