@@ -59,7 +59,7 @@ var problemTypes = []problemType{
 	{"url_not_allowed", 422, "URL not allowed", "Use a public https URL on an allowed port."},
 	{"invalid_sender", 422, "Invalid sender", "Use a sender that the channel knows."},
 	{"control_character", 422, "Control character", "Remove line breaks and control characters from the field."},
-	{"header_not_allowed", 422, "Header not allowed", "Use X-… headers or one from the list in the guide."},
+	{"header_not_allowed", 422, "Header not allowed", "Use X-… headers or one of Precedence, Auto-Submitted, In-Reply-To, References, Feedback-ID and List-Id."},
 	{"text_too_long", 422, "Too long", "Shorten the field."},
 	{"too_many_segments", 422, "SMS too long", "An SMS has at most 10 segments."},
 	{"content_required", 422, "Content missing", "Give content of the channel, or a template."},
@@ -171,6 +171,9 @@ func asProblem(err error, now time.Time) (doc any, p *sdk.Error) {
 	case errors.Is(err, store.ErrOutcomeUnknown):
 		p = fail("outcome_unknown", "the request may or may not have been stored: ask again with the same Idempotency-Key")
 		p.RetryAfter = time.Second
+	case errors.Is(err, store.ErrParkedFull):
+		p = fail("storage_unavailable", "too many reports of unknown messages wait already: report again later")
+		p.RetryAfter = time.Minute
 	case errors.Is(err, store.ErrUnavailable):
 		p = fail("storage_unavailable", "the engine cannot store anything now; nothing was changed")
 		p.RetryAfter = 2 * time.Second

@@ -100,7 +100,7 @@ type envelope struct {
 // SendOption changes one message or, with SendAll, is put on a row by With.
 type SendOption func(*envelope)
 
-// IdempotencyKey names the request: while the engine remembers it, 24 hours, the same key makes no second message. 1 to
+// IdempotencyKey names the request: while the engine remembers it, 72 hours, the same key makes no second message. 1 to
 // 255 printable ASCII characters. Without it each Send gets a key of its own. It has no effect within SendAll.
 func IdempotencyKey(k string) SendOption { return func(e *envelope) { e.key = k } }
 

@@ -36,7 +36,7 @@ type BulkOption func(*bulk)
 // Window bounds how many chunks are in flight: 1 to 64, default 8. A 429 halves it for a while.
 func Window(n int) BulkOption { return func(b *bulk) { b.window = n } }
 
-// Resume names the run. Calling SendAll again with the same name and the same rows in the same order, within 24 hours,
+// Resume names the run. Calling SendAll again with the same name and the same rows in the same order, within 72 hours,
 // accepts nothing twice and returns the first run's ids: start over after a crash. See NewRunID.
 func Resume(run string) BulkOption { return func(b *bulk) { b.run = run } }
 

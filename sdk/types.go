@@ -16,7 +16,7 @@ const (
 	ChannelWebhook  Channel = "webhook"
 )
 
-// Status is where a message is. See the guide on states for what leads where.
+// Status is where a message is; docs/overview.md shows what leads where.
 type Status string
 
 // The statuses, in the order of a message's life.

@@ -50,6 +50,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer, e
 		in: in, out: out, err: err, env: env, now: time.Now, sleep: pause, width: 80,
 		inTTY: terminal(in), outTTY: terminal(out), errTTY: terminal(err),
 	}
+	if _, ok := in.(*os.File); ok {
+		a.in = &interruptible{ctx: ctx, r: in}
+	}
 	if f, ok := out.(*os.File); ok && a.outTTY {
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
 			a.width = w
@@ -172,7 +175,11 @@ func (a *app) askSecret(prompt string) (string, error) {
 		return "", errNoTerminal
 	}
 	_, _ = fmt.Fprint(a.err, prompt)
-	f, ok := a.in.(*os.File)
+	in := a.in
+	if i, ok := in.(*interruptible); ok {
+		in = i.r
+	}
+	f, ok := in.(*os.File)
 	if !ok {
 		return readLine(a.in)
 	}

@@ -87,7 +87,7 @@ func (a *app) confirmName(name string, k *sdk.CampaignCheck) error {
 	if err != nil {
 		return err
 	}
-	if false && answer != name {
+	if answer != name {
 		return &usageError{what: fmt.Sprintf("%q is not the campaign's name: nothing was sent", clean(answer))}
 	}
 	return nil

@@ -192,7 +192,7 @@ once.
 
   msgctl send sms +12025550100 "Hi" --idempotency-key order-4711
 
-does so across runs of your script: within 24 hours the same key and the same
+does so across runs of your script: within 72 hours the same key and the same
 content make no second message, and the same key with other content is refused.
 
   msgctl send --file rows.csv

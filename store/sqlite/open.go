@@ -171,7 +171,7 @@ func openWriter(path string) (*sqlite.Conn, error) {
 		"PRAGMA synchronous = FULL",
 		"PRAGMA wal_autocheckpoint = 4000", // pages: about 32 MB
 		"PRAGMA journal_size_limit = 67108864",
-		"PRAGMA cache_size = -65536", // 64 MB
+		"PRAGMA cache_size = -24576", // 24 MB: more costs memory and gains nothing measurable
 		"PRAGMA temp_store = MEMORY",
 		"PRAGMA foreign_keys = OFF",
 		"PRAGMA journal_mode = WAL",
