@@ -7,7 +7,7 @@ export CGO_ENABLED ?= 0
 LDFLAGS := -s -w -X main.version=$(VERSION)
 RACE_PKGS := ./delivery/... ./limits/... ./broker/... ./routing/... ./pipeline/... ./connectors/... ./simulator/... ./templates/... ./campaigns/... ./sdk/... ./store/...
 
-.PHONY: help build demo test unit race lint fmt generate verify features bench fuzz soak crash clean
+.PHONY: help build demo test unit race lint fmt generate verify features bench fuzz crash clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -25,7 +25,8 @@ unit: ## unit tests, kits, features, import arrows
 	$(GO) vet ./...
 	$(GO) test -timeout 15m ./...
 
-race: ## the concurrent packages under the race detector
+race: ## the concurrent packages under the race detector, which needs a C compiler
+	@command -v gcc >/dev/null || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 15m $(RACE_PKGS)
 
 lint: ## golangci-lint, pinned in tools/go.mod
@@ -33,6 +34,12 @@ lint: ## golangci-lint, pinned in tools/go.mod
 
 fmt: ## format
 	gofmt -w $$(git ls-files '*.go')
+
+generate: ## write the generated parts of the docs anew
+	$(GO) test -count=1 -run TestDocsFacts . -update
+
+verify: generate ## fail when the generated parts of the docs were stale
+	git diff --exit-code -- docs
 
 features: ## the promises as Gherkin, on an in-process engine
 	$(GO) test -count=1 -v -run TestFeatures ./features/...

@@ -5,6 +5,7 @@ package crash
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,21 @@ func (c *client) send(ctx context.Context, r *request) ([]string, error) {
 	return ids, nil
 }
 
+// counter counts the tries that got no answer.
+type counter struct {
+	next http.RoundTripper
+	n    *atomic.Int64
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c counter) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := c.next.RoundTrip(r)
+	if err != nil {
+		c.n.Add(1)
+	}
+	return resp, err
+}
+
 // message writes to a mailbox of its own.
 func message(ref string) sdk.Sendable {
 	return sdk.With(sdk.Email{To: ref + "@example.com", Subject: "Hello", Text: "Hello"}, sdk.Ref(ref))
@@ -90,14 +106,17 @@ func message(ref string) sdk.Sendable {
 // repeated request never makes a second message, whether or not the first had been answered.
 func TestKillDuringAccepts(t *testing.T) {
 	l := newLab(t, 2*time.Minute)
-	var acked atomic.Int64
+	var acked, broken atomic.Int64
 	clients := make([]*client, 0, 6)
 	for i := range 6 {
-		c := &client{sdk: sdk.New(sdk.WithURL(l.url()), sdk.WithKey(l.key)), name: fmt.Sprintf("single%d", i), rows: 1, acked: &acked}
+		transport := &http.Transport{}
+		t.Cleanup(transport.CloseIdleConnections)
+		c := &client{name: fmt.Sprintf("single%d", i), rows: 1, acked: &acked}
+		c.sdk = sdk.New(sdk.WithURL(l.url()), sdk.WithKey(l.key),
+			sdk.WithHTTPClient(&http.Client{Transport: counter{transport, &broken}}))
 		if i%3 == 0 {
 			c.name, c.rows = fmt.Sprintf("batch%d", i), 50
 		}
-		t.Cleanup(c.sdk.Close)
 		clients = append(clients, c)
 	}
 	stop := make(chan struct{})
@@ -134,8 +153,9 @@ func TestKillDuringAccepts(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d requests were answered, %d were not; %d messages", acked.Load(), unanswered, len(h.Asked))
-	l.NotZero(unanswered, "no kill met a request")
+	t.Logf("%d requests were answered, %d were not, %d tries got no answer; %d messages",
+		acked.Load(), unanswered, broken.Load(), len(h.Asked))
+	l.NotZero(broken.Load(), "no kill met a request")
 	l.until("every message is sent", 100*time.Millisecond, func() bool {
 		for _, s := range []sdk.Status{sdk.Queued, sdk.Sending, sdk.Deferred, sdk.Held, sdk.Ambiguous} {
 			p, err := l.client.Messages.Page(l.ctx, sdk.MessageQuery{Status: s, Limit: 1})

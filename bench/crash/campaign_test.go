@@ -36,7 +36,8 @@ func (l *lab) newCampaign(n int) *campaign {
 		if a.Channel == "webhook" {
 			cells[a.Channel] = l.sim.at.HTTP + a.To
 		}
-		fmt.Fprintf(&csv, "%s,%s,%s,%s,Ada%d\n", a.Channel, cells["sms"]+cells["whatsapp"], cells["email"], cells["webhook"], p)
+		fmt.Fprintf(&csv, "%s,%s,%s,%s,Ada%d\n",
+			a.Channel, cells["sms"]+cells["whatsapp"], cells["email"], cells["webhook"], p)
 	}
 	got, err := l.client.Audiences.Import(l.ctx, c.name, &csv, sdk.ImportOptions{})
 	l.NoError(err)
@@ -83,7 +84,8 @@ func (c *campaign) entries() []simulator.Entry { return c.l.sim.seen()[c.from:] 
 // reach waits until the providers have seen n submissions of the campaign.
 func (c *campaign) reach(n int) {
 	c.l.t.Helper()
-	c.l.until(fmt.Sprintf("the providers have seen %d", n), 5*time.Millisecond, func() bool { return len(c.entries()) >= n })
+	what := fmt.Sprintf("the providers have seen %d", n)
+	c.l.until(what, 5*time.Millisecond, func() bool { return len(c.entries()) >= n })
 }
 
 // moments chooses n moments of the campaign, in counts of submissions, between 2 % and 95 %.

@@ -62,7 +62,9 @@ func TestInterruptedImport(t *testing.T) {
 
 	// A campaign cannot use it, and the same command works when it is run again.
 	l.template()
-	_, err = l.client.Campaigns.Create(l.ctx, sdk.CampaignRequest{Name: name, Audience: name, Templates: []string{"crash-email"}})
+	_, err = l.client.Campaigns.Create(l.ctx, sdk.CampaignRequest{
+		Name: name, Audience: name, Templates: []string{"crash-email"},
+	})
 	if err == nil {
 		_, err = l.client.Campaigns.Start(l.ctx, name)
 	}
@@ -84,7 +86,9 @@ func TestInterruptedImport(t *testing.T) {
 }
 
 func (l *lab) template() {
-	_, err := l.client.Templates.Put(l.ctx, "crash-email", sdk.TemplateRequest{Channel: sdk.ChannelEmail, Subject: "Hello", Text: "Hello"})
+	_, err := l.client.Templates.Put(l.ctx, "crash-email", sdk.TemplateRequest{
+		Channel: sdk.ChannelEmail, Subject: "Hello", Text: "Hello",
+	})
 	l.NoError(err)
 }
 
@@ -104,7 +108,8 @@ func TestInterruptedStart(t *testing.T) {
 		Name: "going", Audience: "some", Templates: []string{"crash-email"}, Rate: n / 3,
 	})
 	l.NoError(err)
-	code, errs := l.interrupted(func() bool { return len(l.sim.seen()) > 0 }, l.command("campaign", "start", "going", "--wait", "--yes"))
+	cmd := l.command("campaign", "start", "going", "--wait", "--yes")
+	code, errs := l.interrupted(func() bool { return len(l.sim.seen()) > 0 }, cmd)
 	l.Equal(130, code, "%s", errs)
 	l.Contains(errs, "goes on in the engine")
 	l.Contains(errs, "msgctl campaign watch going")
@@ -137,7 +142,10 @@ func TestEngineRefuses(t *testing.T) {
 			"the directory is in use", []string{"--dir", l.dir, "--listen", "127.0.0.1:0"}, 1,
 			[]string{fmt.Sprintf("in use by process %d", l.engine.cmd.Process.Pid), "another directory"},
 		},
-		{"the directory is read-only", []string{"--dir", locked, "--listen", "127.0.0.1:0"}, 1, []string{locked, "permission denied"}},
+		{
+			"the directory is read-only", []string{"--dir", locked, "--listen", "127.0.0.1:0"}, 1,
+			[]string{locked, "permission denied"},
+		},
 		{
 			"the directory cannot be made", []string{"--dir", filepath.Join(locked, "data"), "--listen", "127.0.0.1:0"}, 1,
 			[]string{locked, "permission denied"},

@@ -1,4 +1,4 @@
-// Package crash joins what a client gave, what the engine says and what the providers saw, and tells whether they agree.
+// Package crash tells whether what a client gave, what the engine says and what the providers saw agree.
 //
 // Its tests kill, stop and drain the real engine in the middle of its work, and let Check judge the rest.
 package crash
@@ -71,10 +71,7 @@ func Check(h History) Verdict {
 	for _, a := range h.Asked {
 		asked[a] = true
 	}
-	taken := make(map[Address]int, len(asked))
-	for _, a := range h.Taken {
-		taken[a]++
-	}
+	taken := counts(h.Taken)
 	stored := make(map[Address]Record, len(h.Messages))
 	ids := make(map[string]bool, len(h.Messages))
 	for _, m := range h.Messages {
@@ -113,6 +110,15 @@ func Check(h History) Verdict {
 		}
 	}
 	return v
+}
+
+// counts returns how often each address stands in list.
+func counts(list []Address) map[Address]int {
+	m := make(map[Address]int, len(list))
+	for _, a := range list {
+		m[a]++
+	}
+	return m
 }
 
 func (a Address) String() string { return a.Channel + " " + a.To }

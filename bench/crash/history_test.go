@@ -20,7 +20,7 @@ func clean() History {
 	}
 }
 
-// The faults that doctor plants. MSGCTL_CRASH_PLANT=fault plants one into the history of a real run, which must then fail.
+// The faults that doctor plants. MSGCTL_CRASH_PLANT=fault plants one into the history of TestKill, which must then fail.
 const (
 	plantLost      = "lost"      // a provider never saw the first person
 	plantUnflagged = "unflagged" // the first person got a second copy, and the engine does not say so
@@ -78,11 +78,13 @@ func TestCheck(t *testing.T) {
 			lost: []string{"message m1 was acknowledged and is gone", "sms +1: the engine has no message"},
 		},
 		{
-			name: "a request stored twice", change: func(h *History) { h.Messages = append(h.Messages, Record{"m9", sms("+1"), false}) },
+			name:       "a request stored twice",
+			change:     func(h *History) { h.Messages = append(h.Messages, Record{"m9", sms("+1"), false}) },
 			unexpected: []string{"sms +1: messages m1 and m9 for one request"},
 		},
 		{
-			name: "a message stored for nobody", change: func(h *History) { h.Messages = append(h.Messages, Record{"m9", sms("+9"), false}) },
+			name:       "a message stored for nobody",
+			change:     func(h *History) { h.Messages = append(h.Messages, Record{"m9", sms("+9"), false}) },
 			unexpected: []string{"sms +9: message m9 was not asked for"},
 		},
 		{

@@ -20,12 +20,18 @@ func TestKill(t *testing.T) {
 	l := newLab(t, time.Duration(*cycles)*2*time.Minute)
 	var sum Verdict
 	var recovery []time.Duration
+	twice := map[string]int{}
 	for n := range *cycles {
 		c := l.newCampaign(n)
 		c.start()
 		for _, at := range c.moments(kills) {
 			c.reach(max(at, len(c.entries())+1))
 			l.engine.kill()
+			if l.rnd.IntN(3) == 0 { // and once more while it recovers
+				l.launch()
+				l.pause(time.Duration(l.rnd.IntN(150)) * time.Millisecond)
+				l.engine.kill()
+			}
 			recovery = append(recovery, c.restart())
 		}
 		c.finish()
@@ -34,6 +40,9 @@ func TestKill(t *testing.T) {
 			h = doctor(h, fault)
 		}
 		v := Check(h)
+		for a, n := range counts(h.Taken) {
+			twice[a.Channel] += min(n-1, 1)
+		}
 		sum.Acknowledged += v.Acknowledged
 		sum.Duplicated += v.Duplicated
 		sum.Flagged += v.Flagged
@@ -43,9 +52,11 @@ func TestKill(t *testing.T) {
 		l.audit()
 	}
 	slices.Sort(recovery)
-	fmt.Printf("crash: cycles=%d acknowledged=%d lost=%d unexpected=%d duplicated=%d flagged=%d unflagged=%d recovery_p99_ms=%d\n",
+	fmt.Printf("crash: cycles=%d acknowledged=%d lost=%d unexpected=%d duplicated=%d flagged=%d unflagged=%d "+
+		"recovery_p99_ms=%d\n",
 		*cycles, sum.Acknowledged, len(sum.Lost), len(sum.Unexpected), sum.Duplicated, sum.Flagged, len(sum.Unflagged),
 		recovery[(len(recovery)*99+99)/100-1].Milliseconds())
+	t.Logf("taken more than once: %v", twice)
 	l.True(sum.OK(), "%s", sum.Explain())
 	l.Equal(*cycles**people, sum.Acknowledged)
 }
@@ -67,8 +78,8 @@ func TestTerm(t *testing.T) {
 	l.Zero(v.Flagged)
 }
 
-// TestSecondSignal cuts a drain short while the providers take their time. The engine ends at once and says so; only who
-// was being written to at that moment may get a second copy.
+// TestSecondSignal cuts a drain short while the providers take their time. The engine ends at once and says so; only
+// who was being written to at that moment may get a second copy.
 func TestSecondSignal(t *testing.T) {
 	l := newLab(t, 2*time.Minute)
 	c := l.newCampaign(0)

@@ -43,20 +43,21 @@ func TestMain(m *testing.M) {
 		os.Exit(simulate(os.Stdin, os.Stdout, os.Stderr))
 	}
 	code := m.Run()
-	if dir, err := binaries(); err == nil && dir != "" {
-		_ = os.RemoveAll(dir)
+	if built != "" {
+		_ = os.RemoveAll(built)
 	}
 	os.Exit(code)
 }
 
+// built is where binaries has put them.
+var built string
+
 // binaries builds engine and msgctl once and returns the directory they are in.
 var binaries = sync.OnceValues(func() (dir string, err error) {
-	if testing.Short() {
-		return "", nil
-	}
 	if dir, err = os.MkdirTemp("", "msgctl-crash-"); err != nil {
 		return "", err
 	}
+	built = dir
 	if err := os.Chmod(dir, 0o755); err != nil { // another user runs it in TestEngineRefuses
 		return dir, err
 	}
@@ -184,7 +185,8 @@ func (l *lab) start() {
 
 // launch runs an engine.
 func (l *lab) launch() {
-	l.engine = l.run(exec.Command(filepath.Join(l.bin, "engine"), "--dir", l.dir, "--listen", l.addr, "--allow-private"), l.log)
+	cmd := exec.Command(filepath.Join(l.bin, "engine"), "--dir", l.dir, "--listen", l.addr, "--allow-private")
+	l.engine = l.run(cmd, l.log)
 }
 
 // until looks again and again until cond holds; it fails when the lab's time is over.

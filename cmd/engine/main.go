@@ -48,7 +48,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "engine: %v. See engine --help\n", err)
+		text := strings.TrimSpace(err.Error())
+		see := ". See"
+		if strings.Contains(text, "\n") { // an excerpt of a file
+			see = "\nSee"
+		}
+		fmt.Fprintf(stderr, "engine: %s%s engine --help\n", text, see)
 		return exitUsage
 	case errors.Is(err, pipeline.ErrUnanswered):
 		fmt.Fprintf(stderr, "engine: %v\n", err)

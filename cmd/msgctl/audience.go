@@ -286,11 +286,10 @@ func (a *app) audienceRejected() *cobra.Command {
 				return err
 			}
 			if out == "-" {
-				var w io.Writer = a.out
 				if a.outTTY {
-					w = cleanWriter{w}
+					return c.Audiences.Rejected(cmd.Context(), args[0], cleanWriter{a.out})
 				}
-				return c.Audiences.Rejected(cmd.Context(), args[0], w)
+				return c.Audiences.Rejected(cmd.Context(), args[0], a.out)
 			}
 			if _, err := os.Stat(filepath.Dir(out)); errors.Is(err, fs.ErrNotExist) {
 				return &usageError{what: "cannot write", err: err}

@@ -159,9 +159,10 @@ func (a *app) follow(ctx context.Context, c *sdk.Client, name string, timeout ti
 	}
 }
 
-// parts are what accepted messages are, in the order the books are read. The first of each pair is what is printed;
-// always tells those that are printed at 0 too.
-func parts(r *sdk.CampaignReport) (out []part) {
+// parts are what accepted messages are, in the order the books are read; the table above them has every status by
+// itself. A message that its provider took counts as delivered where the channel has no receipts, and as waiting while
+// its receipt is still to come. What did not arrive, or nobody knows of, counts as failed.
+func parts(r *sdk.CampaignReport) []part {
 	s := func(names ...sdk.Status) int {
 		n := 0
 		for _, name := range names {
@@ -170,22 +171,18 @@ func parts(r *sdk.CampaignReport) (out []part) {
 		return n
 	}
 	return []part{
-		{"delivered", s(sdk.Delivered, sdk.Read), true},
-		{"sent", s(sdk.Sent), false},
-		{"undelivered", s(sdk.Undelivered), false},
-		{"failed", s(sdk.Failed), true},
-		{"suppressed", s(sdk.Suppressed), true},
-		{"expired", s(sdk.Expired), true},
-		{"canceled", s(sdk.Canceled), true},
-		{"unknown", s(sdk.Unknown), false},
-		{"waiting", s(sdk.Scheduled, sdk.Queued, sdk.Held, sdk.Deferred, sdk.Sending, sdk.Ambiguous), true},
+		{"delivered", s(sdk.Delivered, sdk.Read, sdk.Sent) - r.AwaitingReceipt},
+		{"failed", s(sdk.Failed, sdk.Undelivered, sdk.Unknown)},
+		{"suppressed", s(sdk.Suppressed)},
+		{"expired", s(sdk.Expired)},
+		{"canceled", s(sdk.Canceled)},
+		{"waiting", s(sdk.Scheduled, sdk.Queued, sdk.Held, sdk.Deferred, sdk.Sending, sdk.Ambiguous) + r.AwaitingReceipt},
 	}
 }
 
 type part struct {
-	name   string
-	n      int
-	always bool
+	name string
+	n    int
 }
 
 // accountedFor is the line that closes the books, and whether they close: the parts add up to accepted, the people to
@@ -196,9 +193,7 @@ func accountedFor(r *sdk.CampaignReport) (string, error) {
 	sum, known := 0, 0
 	for _, p := range parts(r) {
 		sum += p.n
-		if p.always || p.n > 0 {
-			fmt.Fprintf(&b, " %s=%d", p.name, p.n)
-		}
+		fmt.Fprintf(&b, " %s=%d", p.name, p.n)
 	}
 	for _, n := range r.ByStatus {
 		known += n
@@ -257,14 +252,14 @@ func (a *app) printReport(r *sdk.CampaignReport) error {
 		return err
 	}
 	if a.human() {
+		if n := r.AwaitingReceipt; n > 0 {
+			a.say("%s to come; look again: msgctl campaign report %s", count(n, "receipt"), r.Campaign)
+		}
 		if took := length(r); took != "" {
-			line = r.State + took + "; " + line
+			line = r.State + took + "\n" + line
 		}
 		if _, err := fmt.Fprintln(a.out, line); err != nil {
 			return err
-		}
-		if n := r.AwaitingReceipt; n > 0 {
-			a.say("%s to come; look again: msgctl campaign report %s", count(n, "receipt"), r.Campaign)
 		}
 	}
 	return wrong

@@ -115,7 +115,11 @@ func TestAccountedFor(t *testing.T) {
 	}
 	line, err := accountedFor(r)
 	require.NoError(t, err)
-	require.Equal(t, "accounted for: accepted=15 delivered=2 sent=1 undelivered=1 failed=1 suppressed=1 expired=1 canceled=1 unknown=1 waiting=6", line)
+	require.Equal(t, "accounted for: accepted=15 delivered=3 failed=3 suppressed=1 expired=1 canceled=1 waiting=6", line)
+	r.AwaitingReceipt = 1
+	line, err = accountedFor(r)
+	require.NoError(t, err)
+	require.Equal(t, "accounted for: accepted=15 delivered=2 failed=3 suppressed=1 expired=1 canceled=1 waiting=7", line)
 	r.ByStatus["new_status"] = 1
 	_, err = accountedFor(r)
 	var o *outcomeError

@@ -6,6 +6,7 @@ set -euo pipefail
 msgctl=${MSGCTL:-bin/msgctl}
 people=${PEOPLE:-10000}
 work=$(mktemp -d)
+unset MSGCTL_URL MSGCTL_API_KEY MSGCTL_CONTEXT MSGCTL_OUTPUT
 export XDG_CONFIG_HOME=$work/config
 dev=
 finish() {
@@ -22,8 +23,10 @@ finish() {
 }
 trap finish EXIT
 
-step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
-[ -t 1 ] || step() { printf '\n$ %s\n' "$*"; "$@"; }
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s$ %s%s\n' "$bold" "${*/#$msgctl/msgctl}" "$plain"; }
+step() { say "$@"; "$@"; }
 
 "$msgctl" dev --port 0 --dir "$work/data" >"$work/dev.log" 2>&1 &
 dev=$!
@@ -66,5 +69,7 @@ step "$msgctl" template put diwali_hook --channel webhook --event campaign.greet
 step "$msgctl" campaign new diwali --audience customers \
   --template diwali_sms --template diwali_whatsapp --template diwali_mail --template diwali_hook
 step "$msgctl" campaign check diwali
-step "$msgctl" campaign start diwali --yes --wait
+say "$msgctl" campaign start diwali --yes --wait
+"$msgctl" campaign start diwali --yes --wait >/dev/null # the report comes below
 step "$msgctl" audit verify
+step "$msgctl" campaign report diwali

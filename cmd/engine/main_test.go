@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	driver "zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/msgctl/msgctl/engine"
+)
+
+// prepared makes a directory in which an engine has run.
+func prepared(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
+	e, err := engine.New(engine.Config{Dir: dir})
+	require.NoError(t, err)
+	require.NoError(t, e.Start(context.Background()))
+	require.NoError(t, e.Close())
+	return dir
+}
+
+func script(t *testing.T, dir, sql string) string {
+	t.Helper()
+	conn, err := driver.OpenConn(filepath.Join(dir, "msgctl.db"), driver.OpenReadWrite)
+	require.NoError(t, err)
+	require.NoError(t, sqlitex.ExecuteScript(conn, sql, nil))
+	require.NoError(t, conn.Close())
+	return dir
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "engine.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+// TestRefusesToStart gives the server what it cannot run with. Each time it ends at once and names what is wrong.
+func TestRefusesToStart(t *testing.T) {
+	readable := prepared(t)
+	require.NoError(t, os.Chmod(filepath.Join(readable, "master.key"), 0o644))
+	damaged := prepared(t)
+	require.NoError(t, os.WriteFile(filepath.Join(damaged, "master.key"), []byte("not a key"), 0o600))
+	file := write(t, "x")
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		says []string
+	}{
+		{"unknown key", []string{"--config", write(t, "dir: x\nlisten: 127.0.0.1:0\nretries: [5s]\n")}, exitUsage, []string{"retries", "engine.yaml"}},
+		{"unknown key below", []string{"--config", write(t, "log: { levl: debug }\n")}, exitUsage, []string{"levl"}},
+		{"wrong type", []string{"--config", write(t, "dir: [a]\n")}, exitUsage, []string{"dir"}},
+		{"bad value", []string{"--config", write(t, "log: { level: loud }\n")}, exitUsage, []string{"log.level", "loud"}},
+		{"another kind of store", []string{"--config", write(t, "store: postgres://localhost/x\n")}, exitUsage, []string{"store"}},
+		{"no such file", []string{"--config", file + ".no"}, exitUsage, []string{file + ".no"}},
+		{"a directory", []string{"--config", t.TempDir()}, exitUsage, []string{"is a directory"}},
+		{"unknown flag", []string{"--dirr", "x"}, exitUsage, []string{"--dirr", "engine --help"}},
+		{"unknown argument", []string{"server"}, exitUsage, []string{`"server"`}},
+		{"a file as directory", []string{"--dir", file}, exitFailed, []string{file}},
+		{"master key readable by all", []string{"--dir", readable}, exitFailed, []string{"master.key", "chmod 600"}},
+		{"master key damaged", []string{"--dir", damaged}, exitFailed, []string{"master.key"}},
+		{"newer schema", []string{"--dir", script(t, prepared(t), "PRAGMA user_version = 99")}, exitFailed, []string{"schema 99", "newer msgctl"}},
+		{"another program's database", []string{"--dir", script(t, prepared(t), "PRAGMA application_id = 5")}, exitFailed, []string{"another program"}},
+		{"broken address", []string{"--dir", t.TempDir(), "--listen", "127.0.0.1:99999"}, exitFailed, []string{"127.0.0.1:99999", "--listen"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			require.Equal(t, c.code, run(append(c.args, "--log-level", "error"), &out, &errs), errs.String())
+			for _, want := range c.says {
+				require.Contains(t, errs.String(), want)
+			}
+			require.True(t, strings.HasPrefix(errs.String(), "engine: "), errs.String())
+			require.NotContains(t, errs.String(), "goroutine")
+			require.Empty(t, out.String())
+		})
+	}
+}
