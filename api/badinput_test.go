@@ -101,6 +101,10 @@ func TestBadInput(t *testing.T) {
 		{12, "U+2029 in subject", email(`,"subject":"a\u2029b"`), 422, "control_character", "/subject", ""},
 		{12, "CRLF in header", email(`,"subject":"S","headers":[{"name":"X-A","value":"a\r\nBcc: x"}]`), 422, "control_character", "/headers/0/value", ""},
 		{12, "U+2028 in header", email(`,"subject":"S","headers":[{"name":"X-A","value":"a\u2028"}]`), 422, "control_character", "/headers/0/value", ""},
+		{12, "LF in header", email(`,"subject":"S","headers":[{"name":"X-A","value":"\nBcc: x"}]`), 422, "control_character", "/headers/0/value", ""},
+		{12, "NEL in subject", email(`,"subject":"a\u0085b"`), 422, "control_character", "/subject", ""},
+		{12, "CRLF in unsubscribe_url", email(`,"subject":"S","unsubscribe_url":"https://example.com/u\r\nBcc: x"`), 422, "url_not_allowed", "/unsubscribe_url", ""},
+		{12, "CRLF in the event", `{"channel":"webhook","to":"https://example.com/","data":{},"event":"a\r\nX: y"}`, 422, "control_character", "/event", ""},
 		{12, "CRLF in header name", email(`,"subject":"S","headers":[{"name":"X-A\r\nBcc","value":"a"}]`), 422, "control_character", "/headers/0/name", ""},
 		{12, "CRLF in reply_to", email(`,"subject":"S","reply_to":"a@example.com\r\nBcc: x"`), 422, "control_character", "/reply_to", ""},
 		{12, "CRLF in from", email(`,"subject":"S","from":"A\r\nBcc: x <a@example.com>"`), 422, "invalid_sender", "/from", ""},
@@ -113,6 +117,7 @@ func TestBadInput(t *testing.T) {
 		{13, "X-Msgctl-", email(`,"subject":"S","headers":[{"name":"x-msgctl-id","value":"a"}]`), 422, "header_not_allowed", "/headers/0/name", ""},
 		{13, "colon in name", email(`,"subject":"S","headers":[{"name":"X-A: b","value":"a"}]`), 422, "header_not_allowed", "/headers/0/name", ""},
 		{14, "10,000 characters", `{"channel":"sms","to":"+12025550100","text":"` + strings.Repeat("a", 10_000) + `"}`, 422, "too_many_segments", "/text", "66 segments"},
+		{14, "256 segments", `{"channel":"sms","to":"+12025550100","text":"` + strings.Repeat("a", 256*153) + `"}`, 422, "too_many_segments", "/text", "256 segments"},
 		{14, "11 segments of UCS-2", `{"channel":"sms","to":"+12025550100","text":"` + strings.Repeat("я", 671) + `"}`, 422, "too_many_segments", "/text", "11 segments"},
 		{14, "no text", `{"channel":"sms","to":"+12025550100"}`, 422, "content_required", "", ""},
 		{14, "HTML in an SMS", smsWith(`,"html":"<b>"`), 422, "field_not_allowed", "/html", "text"},
@@ -154,6 +159,13 @@ func TestBadInput(t *testing.T) {
 		{22, "decimal", to("webhook", "https://2130706433/"), 422, "url_not_allowed", "/to", ""},
 		{22, "NAT64", to("webhook", "https://[64:ff9b::a9fe:a9fe]/"), 422, "url_not_allowed", "/to", "address"},
 		{22, "http", to("webhook", "http://localtest.example/"), 422, "url_not_allowed", "/to", "scheme"},
+		{22, "mapped by http", to("webhook", "http://[::ffff:127.0.0.1]"), 422, "url_not_allowed", "/to", "scheme"},
+		{22, "hex by http", to("webhook", "http://0x7f.1"), 422, "url_not_allowed", "/to", ""},
+		{22, "decimal by http", to("webhook", "http://2130706433"), 422, "url_not_allowed", "/to", ""},
+		{22, "NAT64 by http", to("webhook", "http://[64:ff9b::a9fe:a9fe]"), 422, "url_not_allowed", "/to", "scheme"},
+		{22, "octal", to("webhook", "https://0177.0.0.1/"), 422, "url_not_allowed", "/to", ""},
+		{22, "6to4", to("webhook", "https://[2002:7f00:1::]/"), 422, "url_not_allowed", "/to", "address"},
+		{22, "localhost", to("webhook", "https://localhost/"), 422, "url_not_allowed", "/to", ""},
 		{22, "user", to("webhook", "https://user:pass@example.com/"), 422, "url_not_allowed", "/to", ""},
 		{22, "port 25", to("webhook", "https://example.com:25/"), 422, "url_not_allowed", "/to", "port"},
 		{22, "unsubscribe by http", email(`,"subject":"S","unsubscribe_url":"http://example.com/u"`), 422, "url_not_allowed", "/unsubscribe_url", ""},
@@ -315,7 +327,9 @@ func TestBadHeaders(t *testing.T) {
 		// Both at once: the body is read as chunks and the connection ends, so that nothing can hide behind it.
 		"length and chunks": {head + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n" +
 			"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "Connection: close"},
-		"HTTP/1.0": {"GET /healthz HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK"},
+		// HTTP/2 is not spoken on the plain port, so its streams cannot be opened and reset.
+		"HTTP/2 preface": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", "HTTP/1.1 "},
+		"HTTP/1.0":       {"GET /healthz HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK"},
 	} {
 		out := r.raw(c.text)
 		require.Contains(t, out, c.want, name)

@@ -41,7 +41,13 @@ var (
 	ErrUnavailable = errors.New("storage unavailable")
 	// ErrOutcomeUnknown: the commit may or may not have happened; ask again with the same idempotency key.
 	ErrOutcomeUnknown = errors.New("outcome of the commit is unknown")
+	// ErrParkedFull: an account has MaxParked receipts of unknown messages. It is an ErrUnavailable: later there may be room.
+	ErrParkedFull = fmt.Errorf("%w: too many receipts wait for their message", ErrUnavailable)
 )
+
+// MaxParked is how many receipts of one account may wait for their messages. A receipt overtakes its hand-off by
+// moments, so a busy account has some hundreds; more are forged, or those of other programs at the same provider.
+const MaxParked = 100_000
 
 // QuotaError refuses a whole acceptance: nothing of it was stored.
 type QuotaError struct {
@@ -322,7 +328,8 @@ type Receipts interface {
 	// Report stores receipts and moves the messages they belong to, by delivery.AfterReceipt, in one transaction.
 	// A receipt that matches no message yet is parked until its message is settled as sent, at most keep long. Receipts
 	// with Class BadRecipient or Consent add the address to the suppression list. Exact repeats change nothing and add no
-	// fact. Results are in the order of receipts.
+	// fact. Results are in the order of receipts. When an account may park no more, those receipts alone are refused: the
+	// others are stored, and the call gives ErrParkedFull so that the provider reports again.
 	Report(ctx context.Context, sys System, now time.Time, keep time.Duration, receipts []delivery.Receipt) ([]Reported, error)
 	// Parked counts receipts that wait for their message.
 	Parked(ctx context.Context, sys System) (int, error)

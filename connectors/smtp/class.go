@@ -114,7 +114,11 @@ func (c *connector) failure(err error, m *delivery.Outgoing) error {
 	if b.phase == atConnect && f.Code != "canceled" {
 		f.Class = delivery.ConnectorDown
 		var dns *net.DNSError
+		var blocked interface{ EgressBlocked() string }
 		switch {
+		case errors.As(err, &blocked):
+			f.Code = "blocked_address"
+			f.Detail = "the address may not be reached from here (" + blocked.EgressBlocked() + ")"
 		case errors.As(err, &dns):
 			f.Code, f.Detail = "dns", "the relay's name cannot be resolved"
 		case errors.Is(err, syscall.ECONNREFUSED):

@@ -79,8 +79,15 @@ func (p *relay) session(w *wire) {
 		return
 	}
 	w.say("235 2.7.0 welcome")
-	envelope := func() bool { return w.hear() != "" }
-	for envelope() && envelope() && envelope() { // MAIL, RCPT, DATA
+	envelope := func() bool { // MAIL, RCPT, DATA
+		for range 3 {
+			if w.hear() == "" {
+				return false
+			}
+		}
+		return true
+	}
+	for envelope() {
 		if answer := map[connectortest.Fault]string{
 			connectortest.Temporary: "451 4.3.0 later", connectortest.UnknownRecipient: "550 5.1.1 unknown",
 			connectortest.UnknownCode: "499 what",

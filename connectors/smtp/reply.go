@@ -41,7 +41,7 @@ func readReply(r *bufio.Reader, keep bool) (reply, error) {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			return reply{}, malformed("line too long")
-		case err == io.EOF && len(line) > 0:
+		case errors.Is(err, io.EOF) && len(line) > 0:
 			return reply{}, io.ErrUnexpectedEOF
 		case err != nil:
 			return reply{}, err

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -41,16 +42,29 @@ func (s *Store) Report(
 	if len(receipts) == 0 {
 		return nil, nil
 	}
-	return write(ctx, s, len(receipts), func(t *tx) ([]store.Reported, error) {
-		reported := make([]store.Reported, len(receipts))
+	type result struct {
+		reported []store.Reported
+		refused  int
+	}
+	out, err := write(ctx, s, len(receipts), func(t *tx) (result, error) {
+		r := result{reported: make([]store.Reported, len(receipts))}
 		for i := range receipts {
 			var err error
-			if reported[i], err = t.report(&receipts[i], now, keep); err != nil {
-				return nil, err
+			r.reported[i], err = t.report(&receipts[i], now, keep)
+			if errors.Is(err, store.ErrParkedFull) {
+				r.refused++ // the others must not suffer, and are in this commit
+				continue
+			}
+			if err != nil {
+				return result{}, err
 			}
 		}
-		return reported, nil
+		return r, nil
 	})
+	if err == nil && out.refused > 0 {
+		return nil, fmt.Errorf("%w: %d of %d receipts were refused", store.ErrParkedFull, out.refused, len(receipts))
+	}
+	return out.reported, err
 }
 
 func (t *tx) report(rc *delivery.Receipt, now time.Time, keep time.Duration) (out store.Reported, err error) {
@@ -139,17 +153,48 @@ func (t *tx) applyReceipt(tn *tenant, r *row, rc *delivery.Receipt, now time.Tim
 	return changed, true, err
 }
 
-// park keeps a receipt for a message that is not known yet. A repeat changes nothing.
+// park keeps a receipt for a message that is not known yet. A repeat changes nothing. It gives store.ErrParkedFull,
+// having written nothing, when the account has as many parked receipts as it may have.
 func (t *tx) park(rc *delivery.Receipt, account int64, until time.Time) error {
-	text, err := json.Marshal(rc)
+	n, err := t.countParked(account)
 	if err != nil {
 		return err
 	}
 	d := receiptDigest(rc)
+	if n >= store.MaxParked {
+		found, err := one(t.conn, `SELECT 1 FROM parked WHERE account = ? AND ref = ? AND digest = ?`,
+			func(*sqlite.Stmt) error { return nil }, account, rc.ProviderID, d[:])
+		if err == nil && !found {
+			err = store.ErrParkedFull
+		}
+		return err
+	}
+	text, err := json.Marshal(rc)
+	if err != nil {
+		return err
+	}
 	t.anyParked = true
-	return t.exec(`INSERT INTO parked (account, ref, digest, until, receipt) VALUES (?, ?, ?, ?, ?)
+	err = t.exec(`INSERT INTO parked (account, ref, digest, until, receipt) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT DO NOTHING`,
 		account, rc.ProviderID, d[:], until, string(text))
+	if err == nil {
+		t.parked[account] = n + t.conn.Changes()
+	}
+	return err
+}
+
+// countParked is how many receipts wait for messages of an account.
+func (t *tx) countParked(account int64) (int, error) {
+	if n, ok := t.parked[account]; ok {
+		return n, nil
+	}
+	n := 0
+	_, err := one(t.conn, `SELECT count(*) FROM parked WHERE account = ?`,
+		func(s *sqlite.Stmt) error { n = s.ColumnInt(0); return nil }, account)
+	if err == nil {
+		t.parked[account] = n
+	}
+	return n, err
 }
 
 // applyParked applies the receipts that wait for a provider id, in the order of their times.
@@ -184,7 +229,11 @@ func (t *tx) applyParked(tn *tenant, r *row, now time.Time) error {
 			return err
 		}
 	}
-	return t.exec(`DELETE FROM parked WHERE account = ? AND ref = ? AND until >= ?`, r.account, r.provider, now)
+	err = t.exec(`DELETE FROM parked WHERE account = ? AND ref = ? AND until >= ?`, r.account, r.provider, now)
+	if n, ok := t.parked[r.account]; ok && err == nil {
+		t.parked[r.account] = n - t.conn.Changes()
+	}
+	return err
 }
 
 // receiptDigest is what makes two receipts the same: everything the provider said.
@@ -218,6 +267,7 @@ func (s *Store) DropParked(ctx context.Context, sys store.System, now time.Time)
 	}
 	return write(ctx, s, 1, func(t *tx) (int, error) {
 		err := t.exec(`DELETE FROM parked WHERE until < ?`, now)
+		clear(t.parked)
 		return t.conn.Changes(), err
 	})
 }

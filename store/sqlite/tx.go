@@ -25,9 +25,10 @@ type tx struct {
 	campaigns map[delivery.CampaignID]*campaign
 	campaignN map[int64]*campaign
 
-	nextSeq   int64 // of the ledger; 0 = not read yet
-	anyParked bool  // there may be parked receipts
-	keyed     int   // accepts with a key, to pace the purge
+	nextSeq   int64         // of the ledger; 0 = not read yet
+	anyParked bool          // there may be parked receipts
+	parked    map[int64]int // account → its parked receipts; what is not there is counted when it is needed
+	keyed     int           // accepts with a key, to pace the purge
 
 	// Gathered until flush.
 	touched []*tenant
@@ -79,6 +80,7 @@ func newTx(conn *sqlite.Conn) *tx {
 		campaigns: map[delivery.CampaignID]*campaign{},
 		campaignN: map[int64]*campaign{},
 		anyParked: true,
+		parked:    map[int64]int{},
 		tallies:   map[tallyKey]int64{},
 		usage:     map[usageKey]int64{},
 	}

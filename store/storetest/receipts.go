@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/msgctl/msgctl/delivery"
@@ -109,6 +110,40 @@ var receiptTests = []sentence{
 		n, err = k.s.DropParked(k.ctx, k.sys, k.now.Add(72*time.Hour+time.Millisecond))
 		k.ok(err)
 		k.is(n, 1, "after it")
+	}},
+	{"an account parks at most MaxParked receipts, and what belongs to a message is stored even then", func(k *kit) {
+		id := k.sent("known")
+		var flood []delivery.Receipt
+		for i := range store.MaxParked - 1 {
+			flood = append(flood, receipt("flood "+strconv.Itoa(i), delivery.StatusDelivered))
+		}
+		k.report(flood...)
+		report := func(rs ...delivery.Receipt) error {
+			_, err := k.s.Report(k.ctx, k.sys, k.now, 72*time.Hour, rs)
+			return err
+		}
+		last := receipt("last", delivery.StatusDelivered)
+		k.ok(report(last))
+		err := report(receipt("too many", delivery.StatusDelivered), receipt("known", delivery.StatusDelivered))
+		k.fails(err, store.ErrParkedFull, "full")
+		k.fails(err, store.ErrUnavailable, "full")
+		k.is(k.message(id).Status, delivery.StatusDelivered, "the message of the other receipt")
+		k.ok(report(last)) // a repeat needs no room
+		c := k.claimed()
+		got := k.settle(store.Outcome{ID: c.ID, Epoch: 1, Status: delivery.StatusSent, Account: account, ProviderID: "flood 7",
+			Attempted: true})
+		k.is(got.Status, delivery.StatusDelivered, "a parked receipt is applied")
+		k.ok(report(receipt("in its place", delivery.StatusDelivered)))
+		k.fails(report(receipt("too many", delivery.StatusDelivered)), store.ErrParkedFull, "full again")
+		other := receipt("other", delivery.StatusDelivered)
+		other.Account = delivery.AccountID{99}
+		k.ok(report(other))
+		k.reopen()
+		k.fails(report(receipt("too many", delivery.StatusDelivered)), store.ErrParkedFull, "full after a restart")
+		n, err := k.s.DropParked(k.ctx, k.sys, k.now.Add(80*time.Hour))
+		k.ok(err)
+		k.is(n, store.MaxParked+1, "dropped after their time")
+		k.ok(report(receipt("too many", delivery.StatusDelivered)))
 	}},
 	{"a receipt that overtakes the answer moves the message, and the answer still adds what it knows", func(k *kit) {
 		c := k.claimed()
