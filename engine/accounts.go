@@ -19,9 +19,10 @@ import (
 
 // accounts are the connector accounts that are open, with the stored rows they were opened from.
 type accounts struct {
+	http *http.Client // shared by all; set once
+
 	mu   sync.Mutex
 	open map[delivery.AccountID]openAccount
-	http *http.Client
 }
 
 type openAccount struct {
@@ -29,9 +30,10 @@ type openAccount struct {
 	account *routing.Account
 }
 
-// ConnectorsChanged makes the running engine follow the stored accounts. It is called after each change.
+// ConnectorsChanged makes the running engine follow the stored accounts. It is called after each change, which is in the
+// store by then: whoever asked for it may have gone meanwhile, and it takes effect all the same.
 func (e *Engine) ConnectorsChanged(ctx context.Context) {
-	if err := e.loadAccounts(ctx); err != nil {
+	if err := e.loadAccounts(context.WithoutCancel(ctx)); err != nil {
 		e.log.Error("connector accounts cannot be read", "err", err)
 	}
 }
@@ -89,9 +91,6 @@ func (e *Engine) openAccount(ctx context.Context, row store.Account) (*routing.A
 	settings, err := e.settings(ctx, kind, row)
 	if err != nil {
 		return nil, err
-	}
-	if e.accounts.http == nil {
-		e.accounts.http = e.guard.HTTPClient()
 	}
 	conn, err := kind.Open(&connectors.Account{
 		ID: row.ID, Tenant: row.Tenant, Name: row.Name, Settings: settings, Now: e.cfg.Clock.Now,

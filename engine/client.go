@@ -66,6 +66,9 @@ func (e *Engine) Client(tenant string) (*sdk.Client, error) {
 	ctx := context.Background()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
 	k, ok := e.clients[id]
 	if !ok {
 		if id != delivery.Shared {
@@ -112,27 +115,47 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := &pipeWriter{header: http.Header{}, out: out, ready: make(chan struct{})}
 	go func() {
 		defer func() {
-			if r := recover(); r != nil { // http.ErrAbortHandler: the answer ends here, as a socket's would
+			broken := recover() != nil // http.ErrAbortHandler: the answer ends here, as a socket's would
+			if broken {
 				_ = out.CloseWithError(io.ErrUnexpectedEOF)
 			}
-			w.WriteHeader(http.StatusOK)
-			_ = out.Close()
-			if r.Body != nil {
-				_ = r.Body.Close()
+			if broken && w.status == 0 {
+				close(w.ready) // there is no answer at all
+			} else {
+				w.WriteHeader(http.StatusOK)
 			}
+			_ = out.Close()
+			_ = in.Body.Close()
 		}()
 		t.handler.ServeHTTP(w, in)
 	}()
+	// A caller that goes away must not take the end of a cut answer for its whole, nor keep the handler writing.
+	ctx := r.Context()
+	stop := context.AfterFunc(ctx, func() { _ = out.CloseWithError(ctx.Err()) })
 	select {
 	case <-w.ready:
-	case <-r.Context().Done():
-		_ = body.CloseWithError(r.Context().Err())
-		return nil, r.Context().Err()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if w.status == 0 {
+		stop()
+		return nil, io.ErrUnexpectedEOF
 	}
 	return &http.Response{
 		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status, Proto: "HTTP/1.1",
-		ProtoMajor: 1, ProtoMinor: 1, Header: w.sent, Body: body, ContentLength: -1, Request: r,
+		ProtoMajor: 1, ProtoMinor: 1, Header: w.sent, Body: answerBody{body, stop}, ContentLength: -1, Request: r,
 	}, nil
+}
+
+// answerBody ends the watch over its request's context when it is closed.
+type answerBody struct {
+	*io.PipeReader
+	stop func() bool
+}
+
+func (b answerBody) Close() error {
+	b.stop()
+	return b.PipeReader.Close()
 }
 
 // pipeWriter is the handler's side of an exchange. One goroutine uses it.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -51,12 +52,14 @@ type Engine struct {
 	handler   http.Handler
 	accounts  accounts
 
+	addr atomic.Value // string
+
 	mu       sync.Mutex
-	listener net.Listener
 	server   *http.Server
-	cancel   context.CancelFunc
+	cancel   context.CancelFunc // set once anything runs
 	wg       sync.WaitGroup
 	started  bool
+	closed   bool
 	shutdown sync.Once
 	stopErr  error
 	clients  map[delivery.TenantID]clientKey
@@ -71,6 +74,7 @@ func New(cfg Config, kinds ...connectors.Kind) (_ *Engine, err error) {
 	e := &Engine{cfg: cfg, log: cfg.Logger, registry: connectors.NewRegistry(kinds...), clients: map[delivery.TenantID]clientKey{}}
 	e.ids = delivery.NewIDs(cfg.Clock.Now)
 	e.guard = egress.New(egress.Policy{AllowLoopback: cfg.AllowPrivate, AllowPrivate: cfg.AllowPrivate, AllowHTTP: cfg.AllowPrivate})
+	e.accounts.http = e.guard.HTTPClient()
 	ctx := context.Background()
 	if e.store, err = sqlite.Open(ctx, sqlite.Options{Dir: cfg.Dir, Log: cfg.Logger, Now: cfg.Clock.Now}); err != nil {
 		return nil, err
@@ -141,9 +145,40 @@ func (e *Engine) hint(results []store.AcceptResult, q delivery.Queue) {
 func (e *Engine) Start(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.started {
+	switch {
+	case e.closed:
+		return ErrClosed
+	case e.started:
 		return nil
+	case e.cancel != nil:
+		return errors.New("an engine whose start failed cannot be started again: close it and make a new one")
 	}
+	// The port comes first: when it is taken nothing has begun, and a later Start can try again.
+	var ln net.Listener
+	if e.cfg.Listen != "" {
+		var err error
+		if ln, err = net.Listen("tcp", e.cfg.Listen); err != nil {
+			return fmt.Errorf("listen on %s: %w: stop what uses the port or set another with --listen", e.cfg.Listen, err)
+		}
+	}
+	if err := e.start(ctx); err != nil {
+		if ln != nil {
+			_ = ln.Close()
+		}
+		return err
+	}
+	if ln != nil {
+		e.addr.Store(ln.Addr().String())
+		e.server = api.Server(e.handler, e.log)
+		e.wg.Go(func() { _ = e.server.Serve(ln) })
+	}
+	e.started = true
+	e.log.Info("engine is ready", "listen", e.Addr(), "dir", e.cfg.Dir, "version", e.cfg.Version)
+	return nil
+}
+
+// start runs everything but the server. After a failure the engine can only be closed.
+func (e *Engine) start(ctx context.Context) error {
 	if err := e.ensureOperator(ctx); err != nil {
 		return err
 	}
@@ -170,27 +205,17 @@ func (e *Engine) Start(ctx context.Context) error {
 			e.log.Error("the expansion of campaigns stopped", "err", err)
 		}
 	})
-	if e.cfg.Listen != "" {
-		ln, err := net.Listen("tcp", e.cfg.Listen)
-		if err != nil {
-			return fmt.Errorf("listen on %s: %w: stop what uses the port or set another with --listen", e.cfg.Listen, err)
-		}
-		e.listener = ln
-		e.server = api.Server(e.handler, e.log)
-		e.wg.Go(func() { _ = e.server.Serve(ln) })
-	}
-	e.started = true
-	e.log.Info("engine is ready", "listen", e.Addr(), "dir", e.cfg.Dir, "version", e.cfg.Version)
 	return nil
 }
 
 // Addr returns the address the API listens on, "" when it does not.
 func (e *Engine) Addr() string {
-	if e.listener == nil {
-		return ""
-	}
-	return e.listener.Addr().String()
+	addr, _ := e.addr.Load().(string)
+	return addr
 }
+
+// ErrClosed is what Start and Client return after Shutdown.
+var ErrClosed = errors.New("the engine is closed")
 
 // Handler returns the HTTP API for an embedder's own server.
 func (e *Engine) Handler() http.Handler { return e.handler }
@@ -208,6 +233,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	e.shutdown.Do(func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
+		e.closed = true
 		ctx, cancel := context.WithTimeout(ctx, e.cfg.DrainTimeout)
 		defer cancel()
 		var errs []error

@@ -36,6 +36,8 @@ Feature: Temporary faults
 
     Scenario: The acknowledgement is lost and nothing can tell
       When "acme" sends "Hello" to "timeout@sim.test" by e-mail
+      Then the message becomes ambiguous
+      When 1 minute passes
       Then the message becomes sent
       And it is marked as a possible duplicate
       And "timeout@sim.test" shows "Hello" exactly twice
@@ -48,5 +50,6 @@ Feature: Temporary faults
     Scenario: A tenant that would rather fail
       Given "acme" wants doubtful attempts to be failed
       When "acme" sends "Hello" to "timeout@sim.test" by e-mail
+      And 1 minute passes
       Then the message becomes failed because "ambiguous"
       And "timeout@sim.test" shows "Hello" exactly once

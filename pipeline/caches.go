@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/msgctl/msgctl/delivery"
@@ -15,53 +16,65 @@ type tenantView struct {
 
 // tenantCache keeps tenants' limits and policies until they change.
 type tenantCache struct {
-	load  func(delivery.TenantID) (tenantView, bool)
+	load  func(delivery.TenantID) (tenantView, error)
 	views sync.Map // delivery.TenantID → tenantView
+
+	mu      sync.Mutex // of changes to views
+	changes int        // counts forget: a view that was read before one must not be kept after it
 }
 
-func (c *tenantCache) get(id delivery.TenantID) tenantView {
+// get returns the view of a tenant, or why it cannot be read now.
+func (c *tenantCache) get(id delivery.TenantID) (tenantView, error) {
 	if v, ok := c.views.Load(id); ok {
-		return v.(tenantView)
+		return v.(tenantView), nil
 	}
-	v, ok := c.load(id)
-	if ok {
+	c.mu.Lock()
+	before := c.changes
+	c.mu.Unlock()
+	v, err := c.load(id)
+	if err != nil {
+		return v, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changes == before {
 		c.views.Store(id, v)
 	}
-	return v
+	return v, nil
 }
 
-func (c *tenantCache) forget(id delivery.TenantID) { c.views.Delete(id) }
+func (c *tenantCache) forget(id delivery.TenantID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes++
+	c.views.Delete(id)
+}
 
-func (p *Pipeline) loadTenant(id delivery.TenantID) (tenantView, bool) {
+func (p *Pipeline) loadTenant(id delivery.TenantID) (tenantView, error) {
 	t, err := p.store.Tenant(p.ctx, system, id)
-	if err != nil {
-		if p.ctx.Err() == nil {
-			p.log.Warn("a tenant cannot be read; it goes without its own limits for now", "tenant", string(id), "err", err)
-		}
-		return tenantView{}, false
-	}
-	return tenantView{rates: t.Rates, onAmbiguous: t.OnAmbiguous}, true
+	return tenantView{rates: t.Rates, onAmbiguous: t.OnAmbiguous}, err
 }
 
 // campaignCache keeps the rate of campaigns that have messages under way, and which of them are paused.
 type campaignCache struct {
-	load    func(delivery.TenantID, delivery.CampaignID) (perSecond float64, ok bool)
-	rates   sync.Map // delivery.CampaignID → float64
-	resting sync.Map // delivery.CampaignID of a paused or stopped campaign
+	load    func(delivery.TenantID, delivery.CampaignID) (perSecond float64, err error)
+	rates   sync.Map   // delivery.CampaignID → float64; a campaign's rate never changes
+	resting sync.Map   // delivery.CampaignID of a paused or stopped campaign
+	changes sync.Mutex // one change of resting at a time
 }
 
-func (c *campaignCache) rate(t delivery.TenantID, id delivery.CampaignID) float64 {
+func (c *campaignCache) rate(t delivery.TenantID, id delivery.CampaignID) (float64, error) {
 	if id.IsZero() {
-		return 0
+		return 0, nil
 	}
 	if v, ok := c.rates.Load(id); ok {
-		return v.(float64)
+		return v.(float64), nil
 	}
-	v, ok := c.load(t, id)
-	if ok {
+	v, err := c.load(t, id)
+	if err == nil {
 		c.rates.Store(id, v)
 	}
-	return v
+	return v, err
 }
 
 func (c *campaignCache) paused(id delivery.CampaignID) bool {
@@ -72,20 +85,22 @@ func (c *campaignCache) paused(id delivery.CampaignID) bool {
 	return paused
 }
 
-func (p *Pipeline) loadCampaign(t delivery.TenantID, id delivery.CampaignID) (float64, bool) {
+func (p *Pipeline) loadCampaign(t delivery.TenantID, id delivery.CampaignID) (float64, error) {
 	c, err := p.store.Campaign(p.ctx, t, id.String())
-	if err != nil {
-		if p.ctx.Err() == nil {
-			p.log.Warn("a campaign cannot be read; it goes without its own limit for now", "campaign", id.String(), "err", err)
-		}
-		return 0, false
-	}
-	return c.Rate, true
+	return c.Rate, err
 }
 
 // CampaignPaused makes a pause, stop or resume that the store already knows take effect on what is claimed: of a paused
-// campaign, nothing starts after this returns but the attempts that workers have begun.
+// campaign, nothing starts after this returns but the attempts that workers have begun. What was claimed goes back to
+// its queue, where the next claim holds or cancels it by the campaign's state.
 func (p *Pipeline) CampaignPaused(id delivery.CampaignID, paused bool) {
+	p.campaigns.changes.Lock()
+	defer p.campaigns.changes.Unlock()
+	// Of a pause and a resume at the same time, the calls may come here in the other order than they came to the store,
+	// and what the store says is what counts.
+	if running, err := p.store.ActiveCampaigns(p.ctx, system); err == nil {
+		paused = !slices.ContainsFunc(running, func(c store.Campaign) bool { return c.ID == id })
+	}
 	if !paused {
 		p.campaigns.resting.Delete(id)
 		p.planner.unblock()
@@ -93,17 +108,12 @@ func (p *Pipeline) CampaignPaused(id delivery.CampaignID, paused bool) {
 		return
 	}
 	p.campaigns.resting.Store(id, true)
-	p.mu.Lock()
-	stations := make([]*station, 0, len(p.stations))
-	for _, s := range p.stations {
-		stations = append(stations, s)
-	}
-	p.mu.Unlock()
-	now := p.clock.Now()
-	for _, s := range stations {
+	for _, s := range p.open() {
 		for _, m := range s.remove(func(m *passage) bool { return m.Campaign == id }) {
-			m.hold(store.ReasonCampaignPaused, "its campaign is paused", farOff(now))
+			m.giveBack(store.ReasonCampaignPaused)
 			p.receipt(m)
 		}
 	}
+	// What was held for its turn while the pause came is not to wait for that turn to learn of it.
+	p.wakeLater(ReasonRateLimited, id)
 }

@@ -72,6 +72,9 @@ type rig struct {
 	fake  *fake
 	kind  connectors.Kind
 	acct  *routing.Account
+	more  []*routing.Account        // open beside acct
+	tune  func(o *pipeline.Options) // changes what the pipeline is made of; nil = nothing
+	fault *faulty                   // the store as the pipeline sees it; nil = as it is
 
 	router *message.Router
 	broker *broker.Broker
@@ -126,18 +129,26 @@ func (r *rig) start() {
 	require.NoError(r.t, err)
 	r.router, err = message.NewRouter(message.RouterConfig{}, broker.Logger(testLog()))
 	require.NoError(r.t, err)
-	r.pipe, err = pipeline.New(pipeline.Options{
+	opt := pipeline.Options{
 		Store: r.store, Limiter: memory.New(), Templates: templates.NewCache(8), Router: r.router, Publish: r.broker,
 		Subscribe: r.broker, Clock: r.clock, Log: testLog(), Metrics: prometheus.NewRegistry(), Node: "test",
 		Dir: filepath.Join(r.dir, "journal"),
-	})
+	}
+	if r.fault != nil {
+		r.fault.Store = r.store
+		opt.Store = r.fault
+	}
+	if r.tune != nil {
+		r.tune(&opt)
+	}
+	r.pipe, err = pipeline.New(opt)
 	require.NoError(r.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = r.router.Run(ctx) }()
 	<-r.router.Running()
 	r.stop = func() { cancel(); <-done }
-	r.pipe.SetAccounts([]*routing.Account{r.acct})
+	r.pipe.SetAccounts(append([]*routing.Account{r.acct}, r.more...))
 	require.NoError(r.t, r.pipe.Start(ctx))
 	r.once = sync.Once{}
 }
@@ -159,6 +170,13 @@ func (r *rig) close() {
 
 // accept accepts n messages and returns their ids.
 func (r *rig) accept(n int, change func(i int, m *store.NewMessage)) []delivery.MessageID {
+	return r.acceptBy(r.pipe, n, change)
+}
+
+// acceptBy accepts n messages through an accepter: past the pipeline, nobody hints at them.
+func (r *rig) acceptBy(by interface {
+	Accept(context.Context, delivery.TenantID, store.Acceptance) (store.Accepted, error)
+}, n int, change func(i int, m *store.NewMessage)) []delivery.MessageID {
 	now := r.clock.Now()
 	a := store.Acceptance{Now: now}
 	ids := make([]delivery.MessageID, n)
@@ -173,8 +191,33 @@ func (r *rig) accept(n int, change func(i int, m *store.NewMessage)) []delivery.
 		}
 		a.Messages = append(a.Messages, m)
 	}
-	_, err := r.pipe.Accept(context.Background(), tenant, a)
+	_, err := by.Accept(context.Background(), tenant, a)
 	require.NoError(r.t, err)
+	return ids
+}
+
+// message reads a message.
+func (r *rig) message(id delivery.MessageID) store.Message {
+	r.t.Helper()
+	m, err := r.store.Message(context.Background(), tenant, id)
+	require.NoError(r.t, err)
+	return m
+}
+
+// count is how many messages have a status.
+func (r *rig) count(s delivery.Status) int {
+	r.t.Helper()
+	t, err := r.store.Tally(context.Background(), tenant, delivery.CampaignID{})
+	require.NoError(r.t, err)
+	return t[delivery.SMS][s]
+}
+
+// order is the ids of what the connector was given, in that order.
+func (f *fake) order() []delivery.MessageID {
+	ids := []delivery.MessageID{}
+	for _, m := range f.sends() {
+		ids = append(ids, m.ID)
+	}
 	return ids
 }
 

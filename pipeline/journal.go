@@ -35,15 +35,23 @@ type journal struct {
 	cur  *segment
 	next int
 	buf  []byte
+	over bool // closed
 }
 
 // segment is one journal file. open and records are guarded by the journal's mutex.
 type segment struct {
-	file    *os.File
+	file    segmentFile
 	path    string
 	size    int
-	open    int // begun and not settled
+	open    int  // begun and not settled
+	damaged bool // it ends in part of a record: nothing may come after it
 	retired bool
+}
+
+// segmentFile is what a segment needs of its *os.File, which is opened for appending.
+type segmentFile interface {
+	io.WriteCloser
+	Truncate(size int64) error
 }
 
 const (
@@ -116,14 +124,28 @@ func (j *journal) settled(m *passage) {
 
 func (j *journal) write(s *segment, kind byte, m *passage, body []byte) error {
 	j.buf = appendRecord(j.buf[:0], kind, m.ID, m.Epoch, body)
+	if s.damaged {
+		return errTorn
+	}
 	n, err := s.file.Write(j.buf)
-	s.size += n
+	if err == nil {
+		s.size += n
+		return nil
+	}
+	// A full disk may have taken half of the record. What came after it could not be read any more: cut it off, or write
+	// nothing more to this file.
+	if n > 0 && s.file.Truncate(int64(s.size)) != nil {
+		s.damaged = true
+	}
 	return err
 }
 
 // roll makes sure that there is a segment with room.
 func (j *journal) roll() error {
-	if j.cur != nil && j.cur.size < segmentSize {
+	if j.over {
+		return errOver
+	}
+	if j.cur != nil && j.cur.size < segmentSize && !j.cur.damaged {
 		return nil
 	}
 	j.next++
@@ -134,6 +156,7 @@ func (j *journal) roll() error {
 	}
 	s := &segment{file: f, path: path}
 	j.buf = appendRecord(j.buf[:0], recBoot, delivery.MessageID{}, 0, bootID())
+	s.size = len(j.buf)
 	if _, err := f.Write(j.buf); err != nil {
 		return errors.Join(err, f.Close(), os.Remove(path))
 	}
@@ -158,6 +181,7 @@ func (s *segment) drop() {
 func (j *journal) close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.over = true
 	if j.cur == nil {
 		return nil
 	}
@@ -237,6 +261,7 @@ func (p past) forget() error {
 
 var (
 	errTorn     = errors.New("the journal ends in the middle of a record")
+	errOver     = errors.New("the journal is closed")
 	errBadBegin = errors.New("a begin record names no account")
 )
 

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"maps"
 	"strconv"
 	"time"
 
@@ -10,11 +11,12 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
-// horizon is how long a claimed message may wait for its permit in memory. What would wait longer goes back to the store
-// as held, with the reason and the time.
+// horizon is how long a claimed message may wait for its permit in memory. What would wait longer goes back to the store:
+// to its old place in the queue when the limit is the whole queue's, which is blocked meanwhile; as held, with the reason
+// and the time, when the rest of the queue can go on.
 const horizon = 2 * time.Second
 
-// ReasonRateLimited is why a message is held that a rate does not let through yet.
+// ReasonRateLimited is why a message waits that a rate does not let through yet.
 const ReasonRateLimited = "rate_limited"
 
 // boundsBuffer is reused for every reservation of a station.
@@ -57,19 +59,11 @@ func (p *Pipeline) permit(s *station, now time.Time, back *[]*passage) (*passage
 			}
 			m := l.waiting[0]
 			if p.campaigns.paused(m.Campaign) {
-				for _, w := range l.waiting {
-					w.hold(store.ReasonCampaignPaused, "its campaign is paused", farOff(now))
-				}
-				*back = append(*back, l.waiting...)
-				l.waiting = nil
+				l.empty(back, func(w *passage) { w.giveBack(store.ReasonCampaignPaused) })
 				continue
 			}
 			if why, until, resting := s.acct.Resting(); resting && !m.probe {
-				for _, w := range l.waiting {
-					w.hold(routing.ReasonConnectorDown, s.acct.Name+": "+why, later(until, now))
-				}
-				*back = append(*back, l.waiting...)
-				l.waiting = nil
+				p.rest(s, l, why, later(until, now), back)
 				continue
 			}
 			d := p.reserve(s, m, now)
@@ -90,6 +84,31 @@ func (p *Pipeline) permit(s *station, now time.Time, back *[]*passage) (*passage
 	return nil, next
 }
 
+// rest gives back the messages of a lane whose account rests. Route, which knows every account, decides about them anew.
+func (p *Pipeline) rest(s *station, l *lane, why string, until time.Time, back *[]*passage) {
+	block := false
+	l.empty(back, func(m *passage) {
+		if m.Account != (delivery.AccountID{}) { // pinned: the rest of the queue may have another way
+			m.hold(routing.ReasonConnectorDown, s.acct.Name+": "+why, until)
+			return
+		}
+		m.giveBack(routing.ReasonConnectorDown)
+		block = true
+	})
+	if block {
+		p.planner.narrow(l.key.queue, windowMin)
+	}
+}
+
+// empty takes everything out of a lane, ended.
+func (l *lane) empty(back *[]*passage, end func(*passage)) {
+	for _, m := range l.waiting {
+		end(m)
+	}
+	*back = append(*back, l.waiting...)
+	l.waiting = nil
+}
+
 // later returns until, or half a second from now when that has passed: a probe is under way.
 func later(until, now time.Time) time.Time {
 	if until.After(now) {
@@ -107,22 +126,32 @@ func sooner(a, b time.Time) time.Time {
 
 // reserve asks for one permit over every bound that applies to m.
 func (p *Pipeline) reserve(s *station, m *passage, now time.Time) limits.Decision {
-	b := p.boundsFor(s, m)
-	if len(b.bounds) == 0 {
-		return limits.Decision{Go: true}
+	b, err := p.boundsFor(s, m)
+	if err == nil {
+		var d limits.Decision
+		if d, err = p.opt.Limiter.Reserve(s.ctx, now, b.bounds, m.cost()); err == nil {
+			return d
+		}
 	}
-	d, err := p.opt.Limiter.Reserve(s.ctx, now, b.bounds, m.cost())
-	if err != nil {
-		p.log.Warn("limits cannot be asked", "err", err)
-		return limits.Decision{NotBefore: now.Add(100 * time.Millisecond), Blocking: -1}
+	// Nothing goes past a limit that is not known.
+	if s.ctx.Err() == nil && p.ctx.Err() == nil {
+		p.log.Warn("limits cannot be asked", "tenant", string(m.Queue.Tenant), "err", err)
 	}
-	return d
+	return limits.Decision{NotBefore: now.Add(time.Second), Blocking: -1}
 }
 
-func (p *Pipeline) boundsFor(s *station, m *passage) *boundsBuffer {
+func (p *Pipeline) boundsFor(s *station, m *passage) (*boundsBuffer, error) {
 	b := &s.bounds
 	b.bounds, b.names = b.bounds[:0], b.names[:0]
 	add := func(k limits.Key, perSecond, burst float64, name string) {
+		for i := range b.bounds {
+			if b.bounds[i].Key == k { // a tenant's list may say the same twice: the tighter one counts
+				if perSecond < b.bounds[i].Rate.PerSecond {
+					b.bounds[i].Rate = rate(perSecond, burst)
+				}
+				return
+			}
+		}
 		b.bounds = append(b.bounds, limits.Bound{Key: k, Rate: rate(perSecond, burst)})
 		b.names = append(b.names, name)
 	}
@@ -132,7 +161,10 @@ func (p *Pipeline) boundsFor(s *station, m *passage) *boundsBuffer {
 	} else {
 		add(limits.Key{Account: s.acct.ID}, unbounded, unbounded, "connector "+s.acct.Name)
 	}
-	t := p.tenants.get(m.Queue.Tenant)
+	t, err := p.tenants.get(m.Queue.Tenant)
+	if err != nil {
+		return b, err
+	}
 	for i := range t.rates {
 		r := &t.rates[i]
 		if (r.Channel != 0 && r.Channel != m.Queue.Channel) || (r.Account != "" && r.Account != s.acct.Name) {
@@ -144,10 +176,11 @@ func (p *Pipeline) boundsFor(s *station, m *passage) *boundsBuffer {
 		}
 		add(k, r.PerSecond, r.Burst, "tenant")
 	}
-	if perSecond := p.campaigns.rate(m.Queue.Tenant, m.Campaign); perSecond > 0 {
+	perSecond, err := p.campaigns.rate(m.Queue.Tenant, m.Campaign)
+	if perSecond > 0 {
 		add(limits.Key{Campaign: m.Campaign}, perSecond, 0, "campaign")
 	}
-	return b
+	return b, err
 }
 
 // unbounded is a rate that nothing here reaches.
@@ -186,21 +219,39 @@ func (p *Pipeline) overflow(s *station, l *lane, d limits.Decision, now time.Tim
 		return
 	}
 	why.Until = at
+	// A campaign's own limit says nothing about the tenant's other messages in the same queue, nor does the limit of an
+	// account that a message is pinned to. Such messages are held until their turn, one after the other.
+	alone := d.Blocking >= 0 && !s.bounds.bounds[d.Blocking].Key.Campaign.IsZero()
+	if booked := s.booked[l.key]; booked.After(at) {
+		at = booked
+	}
+	block := false
 	for _, m := range l.waiting[keep:] {
-		m.hold(ReasonRateLimited, detail, at)
-		*back = append(*back, m)
-		if perSecond > 0 {
-			at = at.Add(time.Duration(m.cost() / perSecond * float64(time.Second)))
+		if !alone && m.Account == (delivery.AccountID{}) {
+			m.giveBack(ReasonRateLimited)
+			block = true
+		} else {
+			m.hold(ReasonRateLimited, detail, at)
+			if perSecond > 0 {
+				at = at.Add(time.Duration(m.cost() / perSecond * float64(time.Second)))
+				s.book(l.key, at, now)
+			}
 		}
+		*back = append(*back, m)
 	}
 	clear(l.waiting[keep:])
 	l.waiting = l.waiting[:keep]
-	// A campaign's own limit says nothing about the tenant's other messages in the same queue.
-	if d.Blocking < 0 || s.bounds.bounds[d.Blocking].Key.Campaign == (delivery.CampaignID{}) {
+	if block {
 		p.planner.block(l.key.queue, now.Add(horizon/2), max(keep, 1), why)
 	} else {
 		p.planner.note(l.key.queue, why)
 	}
+}
+
+// book notes until when the turns of a lane's held messages reach, so that the next ones are held behind them.
+func (s *station) book(k laneKey, until, now time.Time) {
+	maps.DeleteFunc(s.booked, func(_ laneKey, t time.Time) bool { return t.Before(now) })
+	s.booked[k] = until
 }
 
 // slowDown makes everybody who uses an account wait: the provider asked for it.

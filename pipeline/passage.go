@@ -21,6 +21,11 @@ type passage struct {
 	outcome store.Outcome
 }
 
+func (m *passage) key() attemptKey { return attemptKey{m.ID, m.Epoch} }
+
+// leaseShort reports whether the lease may end before an attempt that starts now.
+func (m *passage) leaseShort(now time.Time) bool { return m.until.Sub(now) < m.account.Timeout }
+
 // cost is what the message takes from a rate: SMS by segments, the others one each.
 func (m *passage) cost() float64 { return float64(max(m.Segments, 1)) }
 
@@ -41,7 +46,8 @@ func (m *passage) hold(reason, detail string, until time.Time) {
 	m.end(store.Outcome{Status: delivery.StatusHeld, Reason: reason, Detail: detail, Until: until})
 }
 
-// giveBack returns the message to its queue as it was: nothing has been tried.
-func (m *passage) giveBack(why string, now time.Time) {
-	m.end(store.Outcome{Status: delivery.StatusQueued, Reason: why, Until: now})
+// giveBack returns the message to its queue as it was: nothing has been tried. It takes its old place, before everything
+// that was accepted later.
+func (m *passage) giveBack(why string) {
+	m.end(store.Outcome{Status: delivery.StatusQueued, Reason: why, Until: m.AcceptedAt})
 }

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,7 +55,7 @@ type Options struct {
 	Node      string // names this process in claims
 	Dir       string // where the attempt journal lives
 
-	Lease        time.Duration   // default 60 s; at least twice the longest Send
+	Lease        time.Duration   // default 60 s; longer while an open account may take more than half of it for a Send
 	InFlight     int             // messages claimed at once, default 8,192
 	Retry        []time.Duration // default 5 s, 30 s, 5 min, 30 min, 2 h; the last repeats until the message expires
 	ParkReceipts time.Duration   // default 72 h
@@ -78,18 +80,26 @@ type Pipeline struct {
 	recorder  *recorder
 	alarm     *alarm
 	journal   *journal
+	claims    claims
 	tenants   tenantCache
 	campaigns campaignCache
+	lease     atomic.Int64 // a time.Duration
+	waking    atomic.Int64 // store.Wake under way
 
 	mu       sync.Mutex
 	stations map[*routing.Account]*station
 	started  bool
 	draining atomic.Bool
+	cut      atomic.Int64 // attempts that closing stations did not wait for
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	closed sync.Once
+	ctx     context.Context
+	cancel  context.CancelFunc
+	drain   context.Context // ends when nobody waits for accounts that are being closed any more
+	hurry   context.CancelFunc
+	wg      sync.WaitGroup
+	closing sync.WaitGroup // stations of accounts that are gone
+	closed  sync.Once
+	stopErr error
 }
 
 // stage is one step of the path. A stage has exactly one of the hands.
@@ -134,6 +144,8 @@ func New(opt Options) (*Pipeline, error) {
 		metrics: newMetrics(opt.Metrics), Accounts: &routing.Table{}, stations: map[*routing.Account]*station{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.drain, p.hurry = context.WithCancel(context.Background())
+	p.lease.Store(int64(opt.Lease))
 	p.tenants.load = p.loadTenant
 	p.campaigns.load = p.loadCampaign
 	var err error
@@ -159,6 +171,9 @@ func New(opt Options) (*Pipeline, error) {
 func (p *Pipeline) Start(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.draining.Load() {
+		return ErrShutDown
+	}
 	if p.started {
 		return nil
 	}
@@ -174,62 +189,87 @@ func (p *Pipeline) Start(ctx context.Context) error {
 }
 
 // Shutdown drains: no new claims, what has not started goes back to the queue, attempts under way may end until ctx
-// does. It returns an error that counts the attempts it had to leave without an answer.
+// does, and a moment more to be written down. It returns an error that counts the attempts it had to leave without an
+// answer. A second call waits for the first and returns the same.
 func (p *Pipeline) Shutdown(ctx context.Context) error {
-	var err error
-	p.closed.Do(func() {
-		p.draining.Store(true)
-		p.planner.stop()
-		p.mu.Lock()
-		stations := p.stations
-		p.stations = map[*routing.Account]*station{}
-		started := p.started
-		p.mu.Unlock()
-		var wg sync.WaitGroup
-		var left atomic.Int64
-		for _, s := range stations {
-			wg.Go(func() { left.Add(int64(s.close(ctx))) })
-		}
-		wg.Wait()
-		if started {
-			p.recorder.stop(ctx)
-		}
-		p.cancel()
-		p.wg.Wait()
-		if n := left.Load(); n > 0 {
-			err = fmt.Errorf("%w: %d", ErrUnanswered, n)
-		}
-		err = errors.Join(err, p.journal.close())
-	})
-	return err
+	p.closed.Do(func() { p.stopErr = p.shutdown(ctx) })
+	return p.stopErr
 }
 
-// ErrUnanswered says that a drain ended while attempts were still without an answer; they are ambiguous now.
-var ErrUnanswered = errors.New("attempts without an answer at shutdown")
+func (p *Pipeline) shutdown(ctx context.Context) error {
+	p.draining.Store(true)
+	defer context.AfterFunc(ctx, p.hurry)()
+	late, stop := afterwards(ctx)
+	defer stop()
+	defer context.AfterFunc(late, p.recorder.giveUp)()
+	p.planner.stop()
+	p.mu.Lock()
+	stations := p.stations
+	p.stations = map[*routing.Account]*station{}
+	started := p.started
+	p.mu.Unlock()
+	if started { // a batch that is being claimed comes back through the recorder: it must not be stopped before
+		select {
+		case <-p.planner.done:
+		case <-ctx.Done():
+		}
+	}
+	for _, s := range stations {
+		p.closing.Go(func() { p.cut.Add(int64(s.close(ctx))) })
+	}
+	p.closing.Wait()
+	if started {
+		p.recorder.stop(late)
+	}
+	p.recorder.giveUp()
+	p.cancel()
+	p.hurry()
+	p.wg.Wait()
+	var err error
+	if n := p.cut.Load(); n > 0 {
+		err = fmt.Errorf("%w: %d", ErrUnanswered, n)
+	}
+	return errors.Join(err, p.journal.close())
+}
+
+var (
+	// ErrUnanswered says that a drain ended while attempts were still without an answer; they are ambiguous now.
+	ErrUnanswered = errors.New("attempts without an answer at shutdown")
+	// ErrShutDown is what Start returns after Shutdown.
+	ErrShutDown = errors.New("the pipeline has been shut down")
+)
 
 // SetAccounts replaces the open accounts. Accounts that are gone finish their attempts, give back what has not started
-// and have their connector closed.
+// and have their connector closed. After Shutdown it closes what is new at once.
 func (p *Pipeline) SetAccounts(accounts []*routing.Account) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.draining.Load() {
+		for _, a := range accounts {
+			if known, ok := p.Accounts.Account(a.ID); !ok || known != a {
+				p.closeConnector(a)
+			}
+		}
 		return
 	}
 	keep := make(map[*routing.Account]bool, len(accounts))
+	lease := p.opt.Lease
 	for _, a := range accounts {
 		keep[a] = true
+		lease = max(lease, 2*a.Timeout)
 		if p.stations[a] == nil {
 			p.stations[a] = p.openStation(a)
 		}
 	}
+	p.lease.Store(int64(lease))
 	p.Accounts.Set(accounts)
 	for a, s := range p.stations {
 		if !keep[a] {
 			delete(p.stations, a)
-			p.wg.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), a.Timeout+5*time.Second)
+			p.closing.Go(func() {
+				ctx, cancel := context.WithTimeout(p.drain, a.Timeout+5*time.Second)
 				defer cancel()
-				s.close(ctx)
+				p.cut.Add(int64(s.close(ctx)))
 			})
 		}
 	}
@@ -242,6 +282,13 @@ func (p *Pipeline) station(a *routing.Account) *station {
 	return p.stations[a]
 }
 
+// open lists the stations.
+func (p *Pipeline) open() []*station {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.stations))
+}
+
 // Standing says why nothing of a queue goes now, as far as the running pipeline knows.
 func (p *Pipeline) Standing(q delivery.Queue) (delivery.Standing, bool) {
 	return p.planner.standing(q, p.clock.Now())
@@ -251,6 +298,19 @@ func (p *Pipeline) Standing(q delivery.Queue) (delivery.Standing, bool) {
 func (p *Pipeline) TenantChanged(id delivery.TenantID) {
 	p.tenants.forget(id)
 	p.planner.unblock()
+	for _, s := range p.open() {
+		s.retime()
+	}
+	p.wakeLater(ReasonRateLimited, delivery.CampaignID{})
+}
+
+// wakeLater is wake for callers from outside, who may come at any time.
+func (p *Pipeline) wakeLater(reason string, campaign delivery.CampaignID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.started && !p.draining.Load() {
+		p.wake(reason, campaign, delivery.AccountID{})
+	}
 }
 
 // Wake makes everything that is held for a reason due now.
@@ -267,7 +327,7 @@ func (p *Pipeline) Quiet(ctx context.Context) (bool, error) {
 	now := p.clock.Now()
 	idle := func() bool {
 		waiting, _ := p.waiting(now)
-		return p.hints.idle() && p.planner.idle(waiting) && p.recorder.idle()
+		return p.hints.idle() && p.planner.idle(waiting) && p.recorder.idle() && p.waking.Load() == 0
 	}
 	if !idle() {
 		return false, nil
@@ -277,7 +337,7 @@ func (p *Pipeline) Quiet(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, q := range due {
-		if !p.planner.isBlocked(q.Queue, now) {
+		if !p.planner.stuck(q.Queue, now) {
 			return false, nil
 		}
 	}
@@ -304,9 +364,7 @@ func second(_ int, t time.Time) time.Time { return t }
 
 // waiting counts the claimed messages that wait for a permit which is not due yet, and says when the first of them is.
 func (p *Pipeline) waiting(now time.Time) (n int, next time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.stations {
+	for _, s := range p.open() {
 		s.mu.Lock()
 		for _, l := range s.turn {
 			if l.notBefore.After(now) && len(l.waiting) > 0 {

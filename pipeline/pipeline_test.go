@@ -116,11 +116,19 @@ func TestDoubtIsSettledByPolicy(t *testing.T) {
 		"": delivery.StatusSent, "retry": delivery.StatusSent, "hold": delivery.StatusHeld, "fail": delivery.StatusFailed,
 	} {
 		t.Run("policy "+policy, func(t *testing.T) {
-			r := newRig(t, clockwork.NewRealClock(), &fake{answer: lost}, nil)
+			clock := clockwork.NewFakeClock()
+			r := newRig(t, clock, &fake{answer: lost}, nil)
 			require.NoError(t, r.store.UpdateTenant(context.Background(), sys, store.Tenant{ID: tenant, OnAmbiguous: policy}))
 			r.pipe.TenantChanged(tenant)
 			ids := r.accept(1, nil)
-			r.await(ids, want)
+			r.await(ids, delivery.StatusAmbiguous)
+			begin := clock.Now()
+			turn(r, clock, func() bool {
+				m, err := r.store.Message(context.Background(), tenant, ids[0])
+				require.NoError(t, err)
+				return m.Status == want
+			})
+			require.GreaterOrEqual(t, clock.Now().Sub(begin), 3*time.Second, "not at once: it may have arrived")
 			m, err := r.store.Message(context.Background(), tenant, ids[0])
 			require.NoError(t, err)
 			sends := r.fake.sends()
@@ -140,6 +148,31 @@ func TestDoubtIsSettledByPolicy(t *testing.T) {
 		r.await(ids, delivery.StatusUnknown)
 		require.Len(t, r.fake.sends(), 1)
 	})
+}
+
+func TestAProviderThatNeverAnswersIsGivenUp(t *testing.T) {
+	f := &fake{answer: func(*delivery.Outgoing, int) (delivery.Sent, error) {
+		return delivery.Sent{}, &delivery.Failure{Class: delivery.InDoubt, Code: "reset", Known: true}
+	}}
+	clock := clockwork.NewFakeClock()
+	r := newRig(t, clock, f, nil)
+	ids := r.accept(1, func(_ int, m *store.NewMessage) { m.ExpiresAt = m.DueAt.Add(7 * 24 * time.Hour) })
+	begin := clock.Now()
+	require.Eventually(t, func() bool {
+		m, err := r.store.Message(context.Background(), tenant, ids[0])
+		require.NoError(t, err)
+		if m.Status == delivery.StatusUnknown {
+			require.Equal(t, "attempts_in_doubt", m.Reason)
+			return true
+		}
+		if quiet, err := r.pipe.Quiet(context.Background()); err == nil && quiet {
+			clock.Advance(time.Minute)
+		}
+		return false
+	}, patience, time.Millisecond)
+	require.Len(t, f.sends(), 5)
+	require.Greater(t, clock.Now().Sub(begin), 30*time.Minute)
+	r.audited()
 }
 
 func TestPanicEndsOneAttemptOnly(t *testing.T) {

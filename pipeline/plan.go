@@ -18,12 +18,20 @@ import (
 //  3. Urgent queues go before normal ones and those before bulk; within a lane, queues take turns, a batch each.
 //  4. A queue has a window of messages that may be claimed and not yet settled. It narrows to what the limits let through
 //     within their horizon, so that a slow queue does not lease what it cannot send, and it widens while all goes well.
+//     No queue but an urgent one takes more than half of the room that is left for all: whatever stands still, there is
+//     room for the next.
 //  5. A queue that can do nothing before a given time (limit, no connector) is blocked until then.
+//  6. What comes back unsent takes its old place: the list is thrown away and read anew from the oldest on.
 const (
 	listCap    = 4096 // ids kept per queue
 	windowMax  = 2048 // claimed and not settled, per queue
 	windowMin  = 4
 	refillSize = 1024
+
+	// A batch that no claim has answered within lostAfter is not coming back: its hint got lost on the way to route.
+	lostAfter = 5 * time.Second
+	// failedPause is how long a queue rests whose claims or hints fail: the store or the broker needs a moment.
+	failedPause = 500 * time.Millisecond
 )
 
 // plan takes a hint about accepted or due messages.
@@ -42,6 +50,7 @@ type planner struct {
 	inFlight int
 	busy     int // batches on their way to route, refills
 	stopped  bool
+	done     chan struct{} // closed when run has ended
 }
 
 type queue struct {
@@ -49,8 +58,11 @@ type queue struct {
 	ids      []delivery.MessageID
 	behind   bool
 	missed   bool // a hint was turned away since the last look into the store
+	rewound  bool // older messages came back since the last look into the store: start again from the oldest
 	mark     store.DueMark
 	inFlight int
+	asked    int       // of inFlight: on their way to a claim
+	askedAt  time.Time // when the last of those left
 	window   int
 	notAfter time.Time // of standing
 	blocked  time.Time // nothing goes before
@@ -58,7 +70,7 @@ type queue struct {
 }
 
 func newPlanner(p *Pipeline) *planner {
-	return &planner{p: p, wake: make(chan struct{}, 1), queues: map[delivery.Queue]*queue{}}
+	return &planner{p: p, wake: make(chan struct{}, 1), queues: map[delivery.Queue]*queue{}, done: make(chan struct{})}
 }
 
 func (pl *planner) kick() {
@@ -107,20 +119,91 @@ func (pl *planner) overdue(q delivery.Queue, oldest time.Time) {
 	pl.kick()
 }
 
-// done gives back room: n messages of q are settled or were not claimed after all.
-func (pl *planner) done(q delivery.Queue, n int) {
-	if n == 0 {
-		return
-	}
+// settled gives back room: n messages of q are settled.
+func (pl *planner) settled(q delivery.Queue, n int, now time.Time) {
 	pl.mu.Lock()
 	st := pl.queue(q)
-	st.inFlight -= n
-	pl.inFlight -= n
-	if st.window < windowMax {
+	pl.release(st, n)
+	// While something is known to stand in the way, a wider window would only lease what cannot go.
+	if st.window < windowMax && !st.stands(now) {
 		st.window = min(windowMax, st.window+(n+3)/4)
 	}
 	pl.mu.Unlock()
 	pl.kick()
+}
+
+// release gives back the room of n messages. Callers hold mu.
+func (pl *planner) release(st *queue, n int) {
+	st.inFlight -= n
+	pl.inFlight -= n
+}
+
+// claimed tells how many messages of a batch the route stage got. The others are somebody else's or gone.
+func (pl *planner) claimed(q delivery.Queue, asked, got int) {
+	pl.mu.Lock()
+	pl.answered(pl.queue(q), asked, got)
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// answered books a batch that was asked for. One that had been given up as lost is in flight all the same for what was
+// claimed of it. Callers hold mu.
+func (pl *planner) answered(st *queue, asked, got int) {
+	known := min(asked, st.asked)
+	st.asked -= known
+	pl.release(st, known-got)
+}
+
+// failed gives back a batch that could not be claimed or not even be published. Its messages are still due, so the queue
+// looks into the store again, from the oldest on and after a pause: the cause is seldom gone at once.
+func (pl *planner) failed(q delivery.Queue, asked int, now time.Time) {
+	pl.mu.Lock()
+	st := pl.queue(q)
+	pl.answered(st, asked, 0)
+	pl.rewind(st)
+	if until := now.Add(failedPause); until.After(st.blocked) {
+		st.blocked = until
+	}
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// returned tells that messages of q are due again which had been taken already.
+func (pl *planner) returned(q delivery.Queue) {
+	pl.mu.Lock()
+	pl.rewind(pl.queue(q))
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// rewind makes a queue read its list anew, from the oldest on. Callers hold mu.
+func (pl *planner) rewind(st *queue) {
+	st.ids, st.behind, st.missed, st.rewound, st.mark = nil, true, true, true, store.DueMark{}
+}
+
+// giveUpLost takes back the room of batches that were lost between plan and route. Their messages were never claimed.
+func (pl *planner) giveUpLost(now time.Time) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	if pl.busy > 0 {
+		return // one is being published, which may take as long as its claim
+	}
+	for _, st := range pl.queues {
+		if st.asked > 0 && now.Sub(st.askedAt) > lostAfter {
+			pl.release(st, st.asked)
+			st.asked = 0
+			pl.rewind(st)
+			pl.kick()
+		}
+	}
+}
+
+// narrow bounds what a queue may have claimed: it could not use more.
+func (pl *planner) narrow(q delivery.Queue, window int) {
+	pl.mu.Lock()
+	st := pl.queue(q)
+	st.window = max(min(st.window, window), windowMin)
+	pl.mu.Unlock()
 }
 
 // block keeps q from being claimed until a time; window, when more than 0, is how many it could use at most.
@@ -160,10 +243,29 @@ func (pl *planner) standing(q delivery.Queue, now time.Time) (delivery.Standing,
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	st := pl.queues[q]
-	if st == nil || st.standing.Reason == "" || now.After(st.notAfter.Add(time.Second)) {
+	if st == nil || !st.stands(now) {
 		return delivery.Standing{}, false
 	}
 	return st.standing, true
+}
+
+// stands reports whether the queue's standing still holds.
+func (st *queue) stands(now time.Time) bool {
+	return st.standing.Reason != "" && !now.After(st.notAfter.Add(time.Second))
+}
+
+// room is how many more messages of st may be claimed now. While some are under way it is 0 until a claim is worth its
+// transaction: each settled batch would otherwise be followed by a claim of just its size. Callers hold mu.
+func (pl *planner) room(st *queue) int {
+	free := pl.p.opt.InFlight - pl.inFlight
+	if st.id.Lane != delivery.Urgent {
+		free = (free+1)/2 - st.inFlight
+	}
+	room := max(0, min(free, st.window-st.inFlight))
+	if worth := min(max(len(st.ids), 1), maxHint, st.window/2); room < worth && st.inFlight > 0 {
+		return 0
+	}
+	return room
 }
 
 // idle reports whether nothing is being claimed or sent but the given number of messages that wait for a permit.
@@ -175,17 +277,25 @@ func (pl *planner) idle(waiting int) bool {
 	}
 	now := pl.p.clock.Now()
 	for _, q := range pl.queues {
-		if (len(q.ids) > 0 || q.behind) && !q.blocked.After(now) && q.inFlight < q.window {
+		if (len(q.ids) > 0 || q.behind) && !q.blocked.After(now) && pl.room(q) > 0 {
 			return false
 		}
 	}
 	return true
 }
 
+// stop ends claiming. Run returns once the batch that is under way has been claimed.
 func (pl *planner) stop() {
 	pl.mu.Lock()
 	pl.stopped = true
 	pl.mu.Unlock()
+	pl.kick()
+}
+
+func (pl *planner) isStopped() bool {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	return pl.stopped
 }
 
 // next picks a queue to claim from (ids) or to refill (refill). Without either, at is when something can happen;
@@ -193,9 +303,6 @@ func (pl *planner) stop() {
 func (pl *planner) next(now time.Time) (q *queue, ids []delivery.MessageID, at time.Time) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
-	if pl.stopped {
-		return nil, nil, at
-	}
 	best := -1
 	for i, st := range pl.turn {
 		if len(st.ids) == 0 && !st.behind {
@@ -205,7 +312,7 @@ func (pl *planner) next(now time.Time) (q *queue, ids []delivery.MessageID, at t
 			at = sooner(at, st.blocked)
 			continue
 		}
-		if len(st.ids) > 0 && (st.inFlight >= st.window || pl.inFlight >= pl.p.opt.InFlight) {
+		if pl.room(st) == 0 {
 			continue
 		}
 		if best < 0 || st.id.Lane < pl.turn[best].id.Lane {
@@ -219,14 +326,15 @@ func (pl *planner) next(now time.Time) (q *queue, ids []delivery.MessageID, at t
 	pl.turn = append(append(pl.turn[:best:best], pl.turn[best+1:]...), q)
 	pl.busy++
 	if len(q.ids) == 0 {
-		q.missed = false
+		q.missed, q.rewound = false, false
 		return q, nil, at
 	}
-	n := min(len(q.ids), maxHint, q.window-q.inFlight, pl.p.opt.InFlight-pl.inFlight)
+	n := min(len(q.ids), maxHint, pl.room(q))
 	ids = q.ids[:n:n]
 	q.ids = q.ids[n:]
 	q.inFlight += n
 	pl.inFlight += n
+	q.asked, q.askedAt = q.asked+n, now
 	return q, ids, at
 }
 
@@ -237,14 +345,16 @@ func (pl *planner) finished() {
 }
 
 func (pl *planner) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		q, ids, at := pl.next(pl.p.clock.Now())
+	defer close(pl.done)
+	for ctx.Err() == nil && !pl.isStopped() {
+		now := pl.p.clock.Now()
+		q, ids, at := pl.next(now)
 		switch {
 		case q == nil:
 			pl.sleep(ctx, at)
 		case len(ids) > 0:
 			if err := pl.p.publish(ctx, "route", hint{queue: q.id, ids: ids}); err != nil {
-				pl.done(q.id, len(ids)) // the sweeper finds them
+				pl.failed(q.id, len(ids), now)
 			}
 			pl.finished()
 		default:
@@ -287,6 +397,9 @@ func (pl *planner) refill(ctx context.Context, q *queue) {
 		q.blocked = now.Add(time.Second)
 		return
 	}
+	if q.rewound {
+		return // what was read is not the oldest any more
+	}
 	q.ids = append(q.ids, ids...)
 	q.mark = mark
 	if len(ids) < refillSize {
@@ -295,11 +408,12 @@ func (pl *planner) refill(ctx context.Context, q *queue) {
 	}
 }
 
-func (pl *planner) isBlocked(q delivery.Queue, now time.Time) bool {
+// stuck reports whether nothing of q can be claimed now.
+func (pl *planner) stuck(q delivery.Queue, now time.Time) bool {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	st := pl.queues[q]
-	return st != nil && st.blocked.After(now)
+	return st != nil && (st.blocked.After(now) || pl.room(st) == 0)
 }
 
 // nextUnblock returns when the first blocked queue with work may go again; zero = none is.

@@ -3,7 +3,8 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"sync"
+	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +20,7 @@ func (p *Pipeline) receipt(m *passage) {
 		m.account.Unprobe()
 	}
 	if !m.ended { // a mistake of ours; the lease would find it, but not soon
-		m.giveBack("internal_error", p.clock.Now())
+		m.giveBack("internal_error")
 	}
 	p.recorder.add(m)
 }
@@ -30,33 +31,43 @@ type recorder struct {
 	p       *Pipeline
 	in      chan *passage
 	pending atomic.Int64
-	quit    chan struct{}
-	once    sync.Once
+	quit    chan struct{} // closed: nothing is added any more
+	done    chan struct{} // closed: run has ended
+	// ctx ends when a shutdown has no more time: what is not written then is left to the journal and the next start.
+	ctx    context.Context
+	giveUp context.CancelFunc
 }
 
 func newRecorder(p *Pipeline) *recorder {
-	return &recorder{p: p, in: make(chan *passage, 1024), quit: make(chan struct{})}
+	r := &recorder{p: p, in: make(chan *passage, 1024), quit: make(chan struct{}), done: make(chan struct{})}
+	r.ctx, r.giveUp = context.WithCancel(context.Background())
+	return r
 }
 
 func (r *recorder) add(m *passage) {
 	r.pending.Add(1)
-	r.in <- m
+	select {
+	case r.in <- m:
+	case <-r.ctx.Done():
+		r.pending.Add(-1)
+	}
 }
 
 func (r *recorder) idle() bool { return r.pending.Load() == 0 }
 
-// stop settles what has been added and ends run. Nothing may be added after it.
+// stop settles what has been added and ends run, or gives up when ctx ends. Call it once, when nothing is added any more.
 func (r *recorder) stop(ctx context.Context) {
-	r.once.Do(func() { close(r.quit) })
-	for r.pending.Load() > 0 && ctx.Err() == nil {
-		select {
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
-		}
+	close(r.quit)
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		r.giveUp()
+		<-r.done
 	}
 }
 
 func (r *recorder) run() {
+	defer close(r.done)
 	batch := make([]*passage, 0, maxHint)
 	for {
 		batch = batch[:0]
@@ -95,9 +106,13 @@ func (r *recorder) settle(batch []*passage) {
 	var settled []store.Settled
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		var err error
-		settled, err = p.store.Settle(context.WithoutCancel(p.ctx), system, p.clock.Now(), outcomes)
+		settled, err = p.store.Settle(r.ctx, system, p.clock.Now(), outcomes)
 		if err == nil {
 			break
+		}
+		if r.ctx.Err() != nil { // the journal still has what was heard
+			r.pending.Add(-int64(len(batch)))
+			return
 		}
 		p.log.Error("outcomes cannot be written; trying again", "outcomes", len(outcomes), "err", err)
 		if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrOutcomeUnknown) {
@@ -107,19 +122,31 @@ func (r *recorder) settle(batch []*passage) {
 		t := p.clock.NewTimer(wait)
 		select {
 		case <-t.Chan():
-		case <-p.ctx.Done(): // the journal still has what was heard
-			t.Stop()
-			r.pending.Add(-int64(len(batch)))
-			return
+		case <-r.ctx.Done():
 		}
+		t.Stop()
 	}
 	p.metrics.settles.Observe(float64(len(batch)))
+	var returned delivery.Queue
+	var stopped delivery.CampaignID
 	for i, m := range batch {
-		p.journal.settled(m)
-		if settled != nil && !settled[i].Applied {
-			p.metrics.late.Inc()
+		if settled[i].Status == 0 {
+			continue // it could not be written: its claim and its journal record stay open until its lease runs out
 		}
-		if !m.outcome.Until.IsZero() {
+		p.journal.settled(m)
+		p.claims.end(m.key())
+		switch {
+		case !settled[i].Applied:
+			p.metrics.late.Inc()
+		case m.outcome.Status == delivery.StatusQueued:
+			if m.Queue != returned { // neighbours in a batch are mostly of one queue
+				returned = m.Queue
+				p.planner.returned(returned)
+			}
+		case m.outcome.Reason == ReasonRateLimited && m.Campaign != stopped && p.campaigns.paused(m.Campaign):
+			stopped = m.Campaign // it was paused or stopped while this was on its way: see CampaignPaused
+			p.wake(ReasonRateLimited, stopped, delivery.AccountID{})
+		case !m.outcome.Until.IsZero():
 			p.alarm.due(m.outcome.Until)
 		}
 		p.metrics.outcomes.WithLabelValues(m.Queue.Channel.String(), m.outcome.Status.String()).Inc()
@@ -130,17 +157,18 @@ func (r *recorder) settle(batch []*passage) {
 		for to < len(batch) && batch[to].Queue == batch[from].Queue {
 			to++
 		}
-		p.planner.done(batch[from].Queue, to-from)
+		p.planner.settled(batch[from].Queue, to-from, p.clock.Now())
 		from = to
 	}
 	r.pending.Add(-int64(len(batch)))
 }
 
-// oneByOne settles a batch that the store refuses as a whole, so that one wrong outcome cannot hold up the others.
+// oneByOne settles a batch that the store refuses as a whole, so that one wrong outcome cannot hold up the others. What
+// is refused even so stays the zero Settled.
 func (r *recorder) oneByOne(outcomes []store.Outcome) []store.Settled {
 	settled := make([]store.Settled, len(outcomes))
 	for i := range outcomes {
-		got, err := r.p.store.Settle(context.WithoutCancel(r.p.ctx), system, r.p.clock.Now(), outcomes[i:i+1])
+		got, err := r.p.store.Settle(r.ctx, system, r.p.clock.Now(), outcomes[i:i+1])
 		if err != nil {
 			r.p.log.Error("an outcome cannot be written; its lease will run out", "message", outcomes[i].ID.String(), "err", err)
 			continue
@@ -189,11 +217,35 @@ func (s sink) Inbound(ctx context.Context, inbound []delivery.Inbound) error {
 	return nil
 }
 
-// stream runs a connector's own report session.
+// streamPause is how long a report session rests that ended by itself.
+const streamPause = 5 * time.Second
+
+// stream runs a connector's own report session. A session that ends before its time, or breaks down, is begun anew:
+// without it no receipt would come in any more.
 func (p *Pipeline) stream(ctx context.Context, a *routing.Account, c connectors.Streamer) {
-	if err := c.Stream(ctx, sink{p, a}); err != nil && ctx.Err() == nil {
-		p.log.Error("a connector's report session ended", "connector", a.Name, "err", err)
+	for {
+		err := p.streamOnce(ctx, a, c)
+		if ctx.Err() != nil {
+			return
+		}
+		p.log.Error("a connector's report session ended; it is begun anew", "connector", a.Name, "err", err)
+		t := p.clock.NewTimer(streamPause)
+		select {
+		case <-t.Chan():
+		case <-ctx.Done():
+		}
+		t.Stop()
 	}
+}
+
+func (p *Pipeline) streamOnce(ctx context.Context, a *routing.Account, c connectors.Streamer) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.metrics.panics.Inc()
+			err = fmt.Errorf("the connector panicked: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return c.Stream(ctx, sink{p, a})
 }
 
 // Callback takes a provider's HTTP request for an account: verified, parsed, durable. Only then it returns what to answer.

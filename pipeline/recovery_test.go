@@ -98,8 +98,8 @@ func TestAnAnswerHeardBeforeAKillCounts(t *testing.T) {
 	once.Do(func() { close(hold) })
 }
 
-// A provider whose receipts bring our token back says by itself what became of an attempt: a kill must not make the next
-// process send again before that provider had its time.
+// A provider whose receipts bring our token back says by itself what became of an attempt: a kill must not make the
+// next process send again before that provider had its time.
 func TestADoubtAfterAKillWaitsForTheReceipt(t *testing.T) {
 	release := make(chan struct{})
 	var once sync.Once

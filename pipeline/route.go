@@ -16,34 +16,38 @@ const unroutable = time.Minute
 
 // route claims the messages of a hint and hands each to the station of the account that it goes by.
 func (p *Pipeline) route(ctx context.Context, h hint) error {
+	now := p.clock.Now()
 	if p.draining.Load() {
-		p.planner.done(h.queue, len(h.ids))
+		p.planner.failed(h.queue, len(h.ids), now)
 		return nil
 	}
-	now := p.clock.Now()
-	until := now.Add(p.opt.Lease)
+	until := now.Add(time.Duration(p.lease.Load()))
 	claimed, err := p.store.Claim(ctx, system, store.Claim{IDs: h.ids, Node: p.opt.Node, Now: now, Until: until})
-	p.planner.done(h.queue, len(h.ids)-len(claimed))
 	if err != nil {
+		// Should the claim be in the store all the same, the sweeper takes it back when its lease runs out.
+		p.planner.failed(h.queue, len(h.ids), now)
 		return fmt.Errorf("claim: %w", err)
 	}
+	p.claims.add(claimed)
+	p.planner.claimed(h.queue, len(h.ids), len(claimed))
 	p.metrics.claims.Observe(float64(len(claimed)))
 	var st *station
 	var run []*passage
 	flush := func() {
 		if len(run) > 0 && !st.put(run) {
 			for _, m := range run {
-				m.giveBack("connector_changed", now)
+				m.giveBack("connector_changed")
 				p.receipt(m)
 			}
 		}
 		run = run[:0]
 	}
 	passages := make([]passage, len(claimed))
+	stuck := false // one message of this batch found no account, and says so for the others
 	for i := range claimed {
 		m := &passages[i]
 		m.Claimed, m.until = claimed[i], until
-		to := p.choose(m, now)
+		to := p.choose(m, now, &stuck)
 		if to == nil {
 			p.receipt(m)
 			continue
@@ -59,21 +63,27 @@ func (p *Pipeline) route(ctx context.Context, h hint) error {
 }
 
 // choose returns the station of the account for m, or ends m with the reason why there is none.
-func (p *Pipeline) choose(m *passage, now time.Time) *station {
-	if paused := p.campaigns.paused(m.Campaign); paused {
-		m.hold(store.ReasonCampaignPaused, "its campaign is paused", farOff(now))
+func (p *Pipeline) choose(m *passage, now time.Time, stuck *bool) *station {
+	if p.campaigns.paused(m.Campaign) {
+		m.giveBack(store.ReasonCampaignPaused) // the next claim sees what the store says of its campaign
+		return nil
+	}
+	pinned := m.Account != (delivery.AccountID{})
+	if *stuck && !pinned {
+		m.giveBack("queue_blocked")
 		return nil
 	}
 	c := p.Accounts.Choose(m.Queue.Tenant, m.Queue.Channel, m.Account, now)
 	if c.Account == nil {
 		p.hold(m, c, now)
+		*stuck = *stuck || !pinned
 		return nil
 	}
+	m.account, m.probe = c.Account, c.Probe
 	if st := p.station(c.Account); st != nil {
-		m.account, m.probe = c.Account, c.Probe
 		return st
 	}
-	m.giveBack("connector_changed", now)
+	m.giveBack("connector_changed")
 	return nil
 }
 
@@ -90,9 +100,6 @@ func (p *Pipeline) hold(m *passage, c routing.Choice, now time.Time) {
 		why.Account = c.Blocked.Name
 	}
 	if m.Account == (delivery.AccountID{}) { // a pinned account says nothing about the rest of the queue
-		p.planner.block(m.Queue, until, 0, why)
+		p.planner.block(m.Queue, until, windowMin, why)
 	}
 }
-
-// farOff is the due time of what waits for a person: paused campaigns. It is looked at again at some time in any case.
-func farOff(now time.Time) time.Time { return now.AddDate(1, 0, 0) }

@@ -14,6 +14,12 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
+// maxAsked bounds how long a provider can make us wait.
+const maxAsked = time.Hour
+
+// reasonLeaseShort is why a message goes back that waited so long for its turn that its lease no longer covers an attempt.
+const reasonLeaseShort = "lease_short"
+
 // unknownAttempts bounds the attempts that end in a code which the connector does not know.
 const unknownAttempts = 3
 
@@ -24,22 +30,29 @@ func (p *Pipeline) send(m *passage, now time.Time) {
 	s := p.station(m.account)
 	switch {
 	case s == nil || p.draining.Load() && s.isClosed():
-		m.giveBack("drained", now)
+		m.giveBack("drained")
+		return
+	case p.campaigns.paused(m.Campaign):
+		m.giveBack(store.ReasonCampaignPaused)
 		return
 	case !m.ExpiresAt.After(now):
 		m.end(store.Outcome{Status: delivery.StatusExpired, Reason: store.ReasonExpired, Detail: "its time ran out before a hand-off"})
 		return
-	case m.until.Sub(now) < p.opt.Lease/4:
+	case m.leaseShort(now) || !p.claims.begin(m.key()):
 		// The lease might end while the provider still thinks. Somebody may have it already: let the store decide.
-		m.giveBack("lease_short", now)
+		m.giveBack(reasonLeaseShort)
 		return
 	}
 	if err := p.journal.begin(m); err != nil {
+		until := now.Add(5 * time.Second)
 		p.log.Error("the attempt journal cannot be written; nothing is sent without it", "err", err)
-		m.hold("journal_unavailable", "the attempt journal cannot be written", now.Add(5*time.Second))
+		m.hold("journal_unavailable", "the attempt journal cannot be written", until)
+		p.planner.block(m.Queue, now.Add(time.Second), windowMin, delivery.Standing{Reason: "journal_unavailable", Until: until})
 		return
 	}
+	s.running.Add(1)
 	sent, err := p.attemptOnce(s, m)
+	s.running.Add(-1)
 	after := p.clock.Now()
 	p.metrics.sendSeconds.WithLabelValues(m.Queue.Channel.String()).Observe(after.Sub(now).Seconds())
 	if err == nil {
@@ -47,9 +60,7 @@ func (p *Pipeline) send(m *passage, now time.Time) {
 			Status: delivery.StatusSent, ProviderID: sent.ProviderID, Detail: clip(sent.Detail), Attempted: true,
 			IndexProviderID: m.account.Kind.ReceiptsByProviderID, Segments: m.out.Segments,
 		})
-		if m.account.Up() {
-			p.recovered(m.account)
-		}
+		p.answered(m)
 		p.metrics.handoff.WithLabelValues(m.Queue.Channel.String()).Observe(after.Sub(m.AcceptedAt).Seconds())
 	} else {
 		p.failed(m, delivery.AsFailure(err), after)
@@ -90,7 +101,7 @@ func (p *Pipeline) failed(m *passage, f *delivery.Failure, now time.Time) {
 	}
 	switch f.Class {
 	case delivery.Throttled:
-		wait := f.RetryAfter
+		wait := min(f.RetryAfter, maxAsked)
 		if wait <= 0 {
 			wait = time.Second + rand.N(time.Second)
 		}
@@ -98,33 +109,52 @@ func (p *Pipeline) failed(m *passage, f *delivery.Failure, now time.Time) {
 		p.slowDown(m.account, o.Until)
 	case delivery.ConnectorDown:
 		p.metrics.down.WithLabelValues(m.account.Kind.Name).Inc()
-		o.Until = m.account.Down(now, clip(f.Code+" "+f.Detail)).Add(rand.N(200 * time.Millisecond))
-		o.Reason, o.Detail = "connector_down", clip(m.account.Name+": "+f.Code+" "+f.Detail)
+		o.Until = later(m.account.Down(now, clip(f.Code+" "+f.Detail), m.probe), now).Add(rand.N(200 * time.Millisecond))
+		o.Reason, o.Detail = routing.ReasonConnectorDown, clip(m.account.Name+": "+f.Code+" "+f.Detail)
 	case delivery.InDoubt:
 		o.Until = now.Add(resolveWindow(m.account.Kind))
+		if !m.AtMostOnce { // it may be tried again: not sooner than after any other failure
+			if next := p.nextTry(m.Attempts, f.RetryAfter, now); next.After(o.Until) {
+				o.Until = next
+			}
+		}
+		if m.probe { // no answer is no sign of life
+			m.account.Down(now, clip(f.Code+" "+f.Detail), true)
+		}
 	case delivery.Transient:
 		if !f.Known && m.Attempts+1 >= unknownAttempts {
 			o.Status, o.Detail = delivery.StatusFailed, clip(fmt.Sprintf("unknown code, given up after %d attempts: %s", m.Attempts+1, f.Detail))
 			break
 		}
-		o.Until = p.nextTry(m.Attempts, f.RetryAfter, now)
+		o.Until = p.nextTry(m.Attempts, min(f.RetryAfter, maxAsked), now)
 	}
 	// A message never waits beyond its own end: then it expires, with its last failure as the reason.
 	if o.Until.After(m.ExpiresAt) {
 		o.Until = m.ExpiresAt
 	}
-	if f.Class != delivery.ConnectorDown && m.account.Up() {
-		p.recovered(m.account)
+	if f.Class != delivery.ConnectorDown && f.Class != delivery.InDoubt {
+		p.answered(m)
 	}
 	m.end(o)
 }
 
-// recovered lets what was held for an account go at once.
-func (p *Pipeline) recovered(a *routing.Account) {
-	p.planner.unblock()
+// answered says that the provider has answered m. When m was the probe of a resting account, what was held for it can
+// go at once.
+func (p *Pipeline) answered(m *passage) {
+	if m.probe && m.account.Up() {
+		p.planner.unblock()
+		p.wake(routing.ReasonConnectorDown, delivery.CampaignID{}, m.account.ID)
+	}
+}
+
+// wake makes due what is held for reason, of one campaign or one account or of all, without making the caller wait.
+func (p *Pipeline) wake(reason string, campaign delivery.CampaignID, account delivery.AccountID) {
+	p.waking.Add(1)
 	p.wg.Go(func() {
-		if _, err := p.store.Wake(p.ctx, system, p.clock.Now(), "connector_down", delivery.CampaignID{}, a.ID); err != nil && p.ctx.Err() == nil {
-			p.log.Warn("held messages cannot be woken", "err", err)
+		defer p.waking.Add(-1)
+		_, err := p.store.Wake(p.ctx, system, p.clock.Now(), reason, campaign, account)
+		if err != nil && p.ctx.Err() == nil {
+			p.log.Warn("held messages cannot be woken; they go when their time comes", "reason", reason, "err", err)
 		}
 		p.alarm.due(p.clock.Now())
 	})

@@ -2,14 +2,18 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/msgctl/msgctl/connectors"
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/routing"
+	"github.com/msgctl/msgctl/store"
 )
 
 // station is where claimed messages wait for one connector account. One dispatcher asks the limit stage for the next
@@ -28,7 +32,9 @@ type station struct {
 	turn   []*lane
 	closed bool
 	bounds boundsBuffer
+	booked map[laneKey]time.Time // until when the turns of messages held for a rate reach
 
+	running atomic.Int64    // attempts that the connector has
 	ctx     context.Context // of attempts and of the receipt stream
 	cancel  context.CancelFunc
 	workers sync.WaitGroup
@@ -51,7 +57,7 @@ type lane struct {
 func (p *Pipeline) openStation(a *routing.Account) *station {
 	s := &station{
 		p: p, acct: a, wake: make(chan struct{}, 1), free: make(chan struct{}, a.Parallel), work: make(chan *passage),
-		stop: make(chan struct{}), lanes: map[laneKey]*lane{},
+		stop: make(chan struct{}), lanes: map[laneKey]*lane{}, booked: map[laneKey]time.Time{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for range a.Parallel {
@@ -148,12 +154,23 @@ func (s *station) worker() {
 
 // attempt takes a message through render and send, and hands what became of it to receipt.
 func (s *station) attempt(m *passage) {
+	defer s.p.receipt(m)
+	defer func() {
+		if r := recover(); r != nil { // a mistake of ours, in this message's content most likely: it must not stop the rest
+			s.p.metrics.panics.Inc()
+			s.p.log.Error("an attempt broke down", "message", m.ID.String(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			if m.journal != nil {
+				s.p.failed(m, &delivery.Failure{Class: delivery.InDoubt, Code: "internal_error", Known: true}, s.p.clock.Now())
+			} else {
+				m.end(store.Outcome{Status: delivery.StatusFailed, Reason: "internal_error", Detail: "the message cannot be prepared"})
+			}
+		}
+	}()
 	for i := range s.p.attempt {
 		if !m.ended {
 			s.p.attempt[i].onClaim(m, s.p.clock.Now())
 		}
 	}
-	s.p.receipt(m)
 }
 
 // remove takes out every waiting message for which match says so.
@@ -173,7 +190,44 @@ func (s *station) remove(match func(*passage) bool) []*passage {
 	return out
 }
 
-// close gives back what waits, lets attempts end until ctx does, then cuts them. It returns how many it had to cut.
+// giveBackShort gives back what has waited so long for a worker that its lease no longer covers an attempt. The queue was
+// allowed more than the connector can do.
+func (s *station) giveBackShort(now time.Time) {
+	short := s.remove(func(m *passage) bool { return m.leaseShort(now) })
+	n := map[delivery.Queue]int{}
+	for _, m := range short {
+		n[m.Queue]++
+		m.giveBack(reasonLeaseShort)
+		s.p.receipt(m)
+	}
+	for q, n := range n {
+		s.p.planner.narrow(q, n/2)
+	}
+}
+
+// retime makes the station ask anew for every permit: limits have changed.
+func (s *station) retime() {
+	s.mu.Lock()
+	for _, l := range s.turn {
+		l.notBefore = time.Time{}
+	}
+	clear(s.booked)
+	s.mu.Unlock()
+	s.kick()
+}
+
+// cutGrace is how long an attempt may take to come back once it has been cut, and its outcome to be written.
+const cutGrace = 2 * time.Second
+
+// afterwards returns a context that ends cutGrace after ctx has.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(cutGrace, cancel) })
+	return late, func() { stop(); cancel() }
+}
+
+// close gives back what waits, lets attempts end until ctx does, then cuts them. It returns how many it had to cut. A
+// connector that does not come back even then is left to itself.
 func (s *station) close(ctx context.Context) int {
 	s.mu.Lock()
 	if s.closed {
@@ -183,29 +237,50 @@ func (s *station) close(ctx context.Context) int {
 	s.closed = true
 	s.mu.Unlock()
 	close(s.stop)
-	now := s.p.clock.Now()
 	for _, m := range s.remove(func(*passage) bool { return true }) {
-		m.giveBack("drained", now)
+		m.giveBack("drained")
 		s.p.receipt(m)
 	}
 	done := make(chan struct{})
-	go func() { s.workers.Wait(); close(done) }()
+	go func() {
+		defer close(done)
+		s.workers.Wait()
+		s.cancel()
+		s.rest.Wait()
+		s.p.closeConnector(s.acct)
+	}()
+	late, stop := afterwards(ctx)
+	defer stop()
 	cut := 0
 	select {
 	case <-done:
 	case <-ctx.Done():
-		cut = s.acct.Parallel - len(s.free)
+		cut = int(s.running.Load())
 		s.cancel()
-		<-done
-	}
-	s.cancel()
-	s.rest.Wait()
-	if c, ok := s.acct.Connector.(io.Closer); ok {
-		if err := c.Close(); err != nil {
-			s.p.log.Warn("connector did not close cleanly", "connector", s.acct.Name, "err", err)
+		select {
+		case <-done:
+		case <-late.Done():
+			s.p.log.Error("a connector does not come back; it is left to itself", "connector", s.acct.Name)
 		}
 	}
 	return cut
+}
+
+// closeConnector ends an account's connector, where it has something to end.
+func (p *Pipeline) closeConnector(a *routing.Account) {
+	c, ok := a.Connector.(io.Closer)
+	if !ok {
+		return
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			p.metrics.panics.Inc()
+			p.log.Error("a connector panicked as it was closed", "connector", a.Name, "panic", fmt.Sprint(r))
+		}
+	}()
+	if err := c.Close(); err != nil {
+		p.log.Warn("connector did not close cleanly", "connector", a.Name, "err", err)
+	}
 }
 
 func (s *station) isClosed() bool {

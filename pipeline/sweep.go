@@ -2,9 +2,12 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/msgctl/msgctl/connectors"
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/store"
 )
@@ -14,17 +17,27 @@ const (
 	sweepAtMost  = time.Second
 	sweepAtLeast = 5 * time.Millisecond
 	tidyEvery    = 5 * time.Second
+
+	// hintGrace is how long a due message is left to its hint while hints flow.
+	hintGrace = 100 * time.Millisecond
 )
 
 // sweep finds due work that no hint tells of: due times that have come, hints that were lost, leases that have run out,
 // doubts that are to be settled. It only ever returns work.
 func (p *Pipeline) sweep(ctx context.Context) {
-	var tidied time.Time
+	var tidied, counted time.Time
 	for ctx.Err() == nil {
 		now := p.clock.Now()
 		p.alarm.set(now) // while the sweeper looks, whatever becomes due makes it look again
-		p.sweepQueues(ctx, now)
-		if _, err := p.settleOverdue(ctx, now); err != nil && ctx.Err() == nil {
+		left := p.sweepQueues(ctx, now)
+		if now.Sub(counted) >= sweepAtMost {
+			counted = now
+			p.planner.giveUpLost(now)
+			for _, s := range p.open() {
+				s.giveBackShort(now)
+			}
+		}
+		if err := p.settleOverdue(ctx, now); err != nil && ctx.Err() == nil {
 			p.log.Warn("overdue claims cannot be settled", "err", err)
 		}
 		if now.Sub(tidied) >= tidyEvery {
@@ -32,8 +45,11 @@ func (p *Pipeline) sweep(ctx context.Context) {
 			p.tidy(ctx, now)
 		}
 		wait := sweepAtMost
+		if left {
+			wait = hintGrace
+		}
 		if next, err := p.store.NextDue(ctx, system, now); err == nil && !next.IsZero() {
-			wait = min(max(next.Sub(now), sweepAtLeast), sweepAtMost)
+			wait = min(max(next.Sub(now), sweepAtLeast), wait)
 		}
 		if !p.alarm.arm(now.Add(wait)) {
 			continue
@@ -99,64 +115,93 @@ func (a *alarm) due(at time.Time) {
 	}
 }
 
-func (p *Pipeline) sweepQueues(ctx context.Context, now time.Time) {
+// sweepQueues tells the planner which queues have due messages. It returns true when some of them were left to hints
+// that are under way.
+func (p *Pipeline) sweepQueues(ctx context.Context, now time.Time) (left bool) {
 	due, err := p.store.DueQueues(ctx, system, now)
 	if err != nil {
 		if ctx.Err() == nil {
 			p.log.Warn("due queues cannot be read", "err", err)
 		}
-		return
+		return false
 	}
 	quiet := p.hints.idle()
 	for _, q := range due {
 		// While hints flow, what became due a moment ago is most likely named by one of them.
-		if quiet || now.Sub(q.Oldest) > 100*time.Millisecond {
+		if quiet || now.Sub(q.Oldest) > hintGrace {
 			p.planner.overdue(q.Queue, q.Oldest)
+		} else {
+			left = true
 		}
 	}
+	return left
 }
 
-// tidy does what needs doing now and then: parked receipts that nobody claimed, messages that a pause held and a resume
-// passed by.
+// tidy does what needs doing now and then: parked receipts that nobody claimed.
 func (p *Pipeline) tidy(ctx context.Context, now time.Time) {
 	if n, err := p.store.DropParked(ctx, system, now); err == nil && n > 0 {
 		p.log.Warn("receipts for unknown messages were dropped after their time", "receipts", n)
 	}
-	running, err := p.store.ActiveCampaigns(ctx, system)
-	if err != nil {
-		return
-	}
-	for _, c := range running {
-		if c.State == store.CampaignRunning && !p.campaigns.paused(c.ID) {
-			_, _ = p.store.Wake(ctx, system, now, store.ReasonCampaignPaused, c.ID, delivery.AccountID{})
-		}
-	}
 }
 
 // settleOverdue decides about claims whose lease has run out and doubts whose time has come, a batch at a time.
-func (p *Pipeline) settleOverdue(ctx context.Context, now time.Time) (int, error) {
+func (p *Pipeline) settleOverdue(ctx context.Context, now time.Time) error {
 	overdue, err := p.store.Overdue(ctx, system, now, "", maxHint)
 	if err != nil || len(overdue) == 0 {
-		return 0, err
+		return err
 	}
-	outcomes := make([]store.Outcome, 0, len(overdue))
-	for _, o := range overdue {
-		if o.Status == delivery.StatusSending {
-			outcomes = append(outcomes, p.inDoubt(o, "lease_ended", "its worker did not come back in time", now))
-			continue
+	ours := map[attemptKey]bool{}
+	if slices.ContainsFunc(overdue, func(o store.Overdue) bool { return o.Status == delivery.StatusSending }) {
+		// Both lists are in the order of their times, so that what of this list is ours stands at the head of that one.
+		own, err := p.store.Overdue(ctx, system, now, p.opt.Node, maxHint)
+		if err != nil {
+			return err
 		}
-		outcomes = append(outcomes, p.resolve(o, now))
+		for _, o := range own {
+			ours[attemptKey{o.ID, o.Epoch}] = true
+		}
+	}
+	outcomes, of := make([]store.Outcome, 0, len(overdue)), make([]store.Overdue, 0, len(overdue))
+	for _, o := range overdue {
+		key := attemptKey{o.ID, o.Epoch}
+		of = append(of, o)
+		switch {
+		case o.Status != delivery.StatusSending:
+			out, err := p.resolve(o, now)
+			if err != nil { // its tenant cannot be read now: the next look decides
+				of = of[:len(of)-1]
+				continue
+			}
+			outcomes = append(outcomes, out)
+		case ours[key] && p.claims.takeBack(key):
+			outcomes = append(outcomes, notBegun(o, "lease_ended"))
+		default:
+			outcomes = append(outcomes, p.inDoubt(o, "lease_ended", "its worker did not come back in time", now))
+		}
 	}
 	settled, err := p.store.Settle(ctx, system, now, outcomes)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	for i := range settled {
-		if settled[i].Applied && outcomes[i].Status == delivery.StatusQueued {
-			p.hints.add(overdue[i].Queue, overdue[i].ID)
+		if !settled[i].Applied {
+			continue
 		}
+		if outcomes[i].Status == delivery.StatusQueued {
+			p.hints.add(of[i].Queue, of[i].ID)
+		} else if !outcomes[i].Until.IsZero() {
+			p.alarm.due(outcomes[i].Until)
+		}
+		p.claims.end(attemptKey{of[i].ID, of[i].Epoch})
 	}
-	return len(overdue), nil
+	return nil
+}
+
+// notBegun is the outcome of a claim whose attempt is known not to have begun: back to its old place in the queue.
+func notBegun(o store.Overdue, reason string) store.Outcome {
+	return store.Outcome{
+		ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Status: delivery.StatusQueued, Reason: reason, Until: o.ID.Time(),
+	}
 }
 
 // inDoubt is the outcome of an attempt of which nobody knows how it ended.
@@ -178,10 +223,24 @@ const (
 	onAmbiguousFail  = "fail"
 )
 
+// doubtfulAttempts bounds how often a message is handed over that might have arrived each time: a provider which takes
+// everything and acknowledges nothing must not reach a person without end.
+const doubtfulAttempts = 5
+
+// deduplicates reports whether a second hand-over to the account's provider does no harm.
+func (p *Pipeline) deduplicates(id delivery.AccountID) bool {
+	a, ok := p.Accounts.Account(id)
+	return ok && a.Kind.Ambiguity == connectors.DedupeKey
+}
+
 // resolve decides a doubt that no receipt has settled, by the message's own wish and then the tenant's policy.
-func (p *Pipeline) resolve(o store.Overdue, now time.Time) store.Outcome {
+func (p *Pipeline) resolve(o store.Overdue, now time.Time) (store.Outcome, error) {
 	out := store.Outcome{ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Account: o.Account}
-	switch policy := p.tenants.get(o.Queue.Tenant).onAmbiguous; {
+	tenant, err := p.tenants.get(o.Queue.Tenant)
+	if err != nil {
+		return out, err
+	}
+	switch policy := tenant.onAmbiguous; {
 	case o.AtMostOnce:
 		out.Status, out.Reason = delivery.StatusUnknown, "at_most_once"
 		out.Detail = "the one attempt ended without an answer"
@@ -194,10 +253,13 @@ func (p *Pipeline) resolve(o store.Overdue, now time.Time) store.Outcome {
 	case policy == onAmbiguousFail:
 		out.Status, out.Reason = delivery.StatusFailed, "ambiguous"
 		out.Detail = "an attempt ended without an answer; the tenant's policy is to fail"
+	case o.Attempts >= doubtfulAttempts && !p.deduplicates(o.Account):
+		out.Status, out.Reason = delivery.StatusUnknown, "attempts_in_doubt"
+		out.Detail = fmt.Sprintf("given up after %d attempts, the last without an answer: the person may have it", o.Attempts)
 	default:
 		out.Status, out.Reason, out.Until, out.Duplicate = delivery.StatusQueued, "retry_after_doubt", now, true
 	}
-	return out
+	return out, nil
 }
 
 // recoverClaims settles what this node had under lease when it last stopped, with the help of its attempt journal.
@@ -233,13 +295,15 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 				outcomes[i] = p.inDoubt(o, "process_stopped", "the process stopped while the attempt was under way", now)
 			default:
 				queued++
-				outcomes[i] = store.Outcome{
-					ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Status: delivery.StatusQueued, Reason: "process_stopped", Until: now,
-				}
+				outcomes[i] = notBegun(o, "process_stopped")
 			}
 		}
-		if _, err := p.store.Settle(ctx, system, now, outcomes); err != nil {
+		settled, err := p.store.Settle(ctx, system, now, outcomes)
+		if err != nil {
 			return err
+		}
+		if !slices.ContainsFunc(settled, func(s store.Settled) bool { return s.Applied }) {
+			return fmt.Errorf("message %s and %d more are claimed, and the store does not let go of them", left[0].ID, len(left)-1)
 		}
 	}
 	if queued+answered+doubted > 0 {

@@ -45,7 +45,8 @@ type health struct {
 	why     string
 	probeAt time.Time
 	backoff time.Duration
-	probing bool
+	probing bool      // a message is out to try
+	lostAt  time.Time // with probing: when nothing has been heard of it for so long that another may try
 }
 
 // How long an account rests after it went down: doubled with every failed probe.
@@ -54,13 +55,13 @@ const (
 	longRest  = time.Minute
 )
 
-// Down reports that a Send found the account unable to work. It returns until when the account rests. Reports that come
-// while it rests already change nothing.
-func (a *Account) Down(now time.Time, why string) time.Time {
+// Down reports that a Send found the account unable to work; probe says whether it was the message that Probe let
+// through. It returns until when the account rests. Other attempts that end while it rests say nothing new.
+func (a *Account) Down(now time.Time, why string, probe bool) time.Time {
 	h := &a.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.down && !h.probing && now.Before(h.probeAt) {
+	if h.down && !probe {
 		return h.probeAt
 	}
 	h.backoff = min(max(2*h.backoff, firstRest), longRest)
@@ -68,8 +69,9 @@ func (a *Account) Down(now time.Time, why string) time.Time {
 	return h.probeAt
 }
 
-// Up reports that a Send worked, or failed for a reason that is not the account's. It returns true when that ended a
-// rest: messages held for the account can go again.
+// Up reports that the Send of a probe worked, or failed for a reason that is not the account's. It returns true when
+// that ended a rest: messages held for the account can go again. Only a probe ends a rest, because an attempt that was
+// under way when the account went down may end well after it.
 func (a *Account) Up() bool {
 	h := &a.health
 	h.mu.Lock()
@@ -88,7 +90,7 @@ func (a *Account) Resting() (why string, until time.Time, resting bool) {
 }
 
 // Probe reports whether a message may try the account now. A resting account lets exactly one message through once its
-// rest is over; the others wait for what becomes of it.
+// rest is over; the others wait for what becomes of it. A probe that is not heard of for long makes way for the next.
 func (a *Account) Probe(now time.Time) bool {
 	h := &a.health
 	h.mu.Lock()
@@ -96,10 +98,10 @@ func (a *Account) Probe(now time.Time) bool {
 	if !h.down {
 		return true
 	}
-	if h.probing || now.Before(h.probeAt) {
+	if now.Before(h.probeAt) || h.probing && now.Before(h.lostAt) {
 		return false
 	}
-	h.probing = true
+	h.probing, h.lostAt = true, now.Add(2*a.Timeout+longRest)
 	return true
 }
 

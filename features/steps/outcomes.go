@@ -58,7 +58,7 @@ func (w *world) shown(to string) []simulator.Entry {
 }
 
 func registerOutcomes(sc *godog.ScenarioContext) {
-	sc.Step(`^the message (?:is|becomes) (accepted|scheduled|queued|held|deferred|sent|delivered|read|undelivered|failed|suppressed|expired|canceled|unknown)(?: because "([^"]*)")?$`,
+	sc.Step(`^the message (?:is|becomes) (accepted|scheduled|queued|held|deferred|ambiguous|sent|delivered|read|undelivered|failed|suppressed|expired|canceled|unknown)(?: because "([^"]*)")?$`,
 		func(ctx context.Context, status, reason string) error {
 			w := of(ctx)
 			if status == "accepted" {

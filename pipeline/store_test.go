@@ -1,0 +1,223 @@
+package pipeline_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jonboulle/clockwork"
+	"github.com/stretchr/testify/require"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/pipeline"
+	"github.com/msgctl/msgctl/store"
+)
+
+// faulty is a store that does not work while told so.
+type faulty struct {
+	pipeline.Store
+	writes, reads atomic.Bool // fail
+	claims        atomic.Int64
+	// lostClaims makes that many claims take effect without the caller hearing of it.
+	lostClaims atomic.Int64
+}
+
+func (f *faulty) Claim(ctx context.Context, sys store.System, c store.Claim) ([]store.Claimed, error) {
+	f.claims.Add(1)
+	if f.writes.Load() {
+		return nil, store.ErrUnavailable
+	}
+	got, err := f.Store.Claim(ctx, sys, c)
+	if err == nil && f.lostClaims.Add(-1) >= 0 {
+		return nil, store.ErrOutcomeUnknown
+	}
+	return got, err
+}
+
+func (f *faulty) Settle(ctx context.Context, sys store.System, now time.Time, o []store.Outcome) ([]store.Settled, error) {
+	if f.writes.Load() {
+		return nil, store.ErrUnavailable
+	}
+	return f.Store.Settle(ctx, sys, now, o)
+}
+
+func (f *faulty) Tenant(ctx context.Context, sys store.System, id delivery.TenantID) (store.Tenant, error) {
+	if f.reads.Load() {
+		return store.Tenant{}, store.ErrUnavailable
+	}
+	return f.Store.Tenant(ctx, sys, id)
+}
+
+// dropping is a publisher that loses what lose says.
+type dropping struct {
+	message.Publisher
+	lose func(topic string) bool
+}
+
+func (d dropping) Publish(topic string, m ...*message.Message) error {
+	if d.lose(topic) {
+		return nil
+	}
+	return d.Publisher.Publish(topic, m...)
+}
+
+func TestAStoreThatIsAwayForAWhileCostsNothingButTime(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	r := newRig(t, clock, &fake{}, func(r *rig) { r.fault = &faulty{}; r.acct.PerSecond, r.acct.Burst = 100, 1 })
+	ids := r.accept(300, nil)
+	turn(r, clock, func() bool { return len(r.fake.sends()) > 20 })
+	r.fault.writes.Store(true)
+	r.fault.claims.Store(0)
+	for range 40 { // ten seconds
+		clock.Advance(250 * time.Millisecond)
+		require.NoError(t, r.store.Check(context.Background())) // something else runs meanwhile
+	}
+	require.Less(t, r.fault.claims.Load(), int64(100), "it asks in a busy loop")
+	r.fault.writes.Store(false)
+	require.Eventually(t, func() bool {
+		clock.Advance(100 * time.Millisecond)
+		return r.count(delivery.StatusSent) == len(ids)
+	}, patience, time.Millisecond)
+	require.Len(t, r.fake.sends(), len(ids), "nobody got it twice")
+	r.audited()
+}
+
+func TestShutdownWhileTheStoreIsAway(t *testing.T) {
+	f := &fake{}
+	r := newRig(t, clockwork.NewRealClock(), f, func(r *rig) { r.fault = &faulty{}; r.acct.Parallel = 16 })
+	ids := r.accept(1, nil)
+	r.await(ids, delivery.StatusSent)
+	gate := make(chan struct{})
+	f.answer = func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
+		<-gate
+		return delivery.Sent{ProviderID: m.ID.String()}, nil
+	}
+	ids = r.accept(3000, nil) // more than the recorder can hold
+	require.Eventually(t, func() bool { return len(f.sends()) == 17 && r.count(delivery.StatusSending) > 1500 }, patience, tick)
+	r.fault.writes.Store(true)
+	close(gate)
+	require.Eventually(t, func() bool { return len(f.sends()) > 1000 }, patience, tick)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	require.NoError(t, drop(r.pipe.Shutdown(ctx)), "a shutdown ends")
+	r.stop()
+	sent := len(f.sends())
+
+	// What was heard is in the journal: the next process knows it, and sends only the others.
+	r.once.Do(func() { require.NoError(t, r.broker.Close()) })
+	r.fault.writes.Store(false)
+	f.answer = nil
+	r.acct = r.copyAccount()
+	r.start()
+	r.await(ids, delivery.StatusSent)
+	require.Len(t, f.sends(), len(ids)+1, "%d were sent before", sent)
+	r.audited()
+}
+
+// drop forgets that attempts were cut: it is not what is looked at.
+func drop(error) error { return nil }
+
+func TestAClaimNobodyHeardOfIsTakenBack(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	r := newRig(t, clock, &fake{}, func(r *rig) { r.fault = &faulty{}; r.fault.lostClaims.Store(1) })
+	ids := r.accept(20, func(_ int, m *store.NewMessage) { m.AtMostOnce = true })
+	require.Eventually(t, func() bool { return r.count(delivery.StatusSending) == 20 }, patience, tick)
+	for r.count(delivery.StatusSent) < len(ids) {
+		clock.Advance(time.Second)
+		require.Zero(t, r.count(delivery.StatusAmbiguous)+r.count(delivery.StatusUnknown), "no attempt had begun")
+		require.Less(t, clock.Since(r.message(ids[0]).AcceptedAt), 10*time.Minute)
+	}
+	require.Len(t, r.fake.sends(), len(ids))
+	require.False(t, r.message(ids[0]).PossibleDuplicate)
+}
+
+func TestAllHintsLost(t *testing.T) {
+	for name, lose := range map[string]func() func(string) bool{
+		"to plan": func() func(string) bool { return func(topic string) bool { return topic == "msgctl.plan" } },
+		"half of those to route": func() func(string) bool {
+			var n atomic.Int64
+			return func(topic string) bool { return topic == "msgctl.route" && n.Add(1)%2 == 0 }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock := clockwork.NewFakeClock()
+			r := newRig(t, clock, &fake{}, func(r *rig) {
+				r.tune = func(o *pipeline.Options) { o.Publish, o.InFlight = dropping{o.Publish, lose()}, 1000 }
+			})
+			ids := r.accept(5000, nil)
+			require.Eventually(t, func() bool {
+				clock.Advance(200 * time.Millisecond)
+				return r.count(delivery.StatusSent) == len(ids)
+			}, patience, time.Millisecond)
+			require.Len(t, r.fake.sends(), len(ids))
+		})
+	}
+}
+
+func TestALimitThatCannotBeReadLetsNothingThrough(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	r := newRig(t, clock, &fake{}, func(r *rig) { r.fault = &faulty{}; r.fault.reads.Store(true) })
+	ids := r.accept(3, nil)
+	require.Eventually(t, func() bool {
+		quiet, err := r.pipe.Quiet(context.Background())
+		return err == nil && quiet && len(r.fake.sends()) == 0
+	}, patience, tick)
+	r.fault.reads.Store(false)
+	turn(r, clock, func() bool { return r.count(delivery.StatusSent) == len(ids) })
+}
+
+// A hundred thousand messages of which nobody hears: the store is read in order, a list at a time.
+func TestABacklogGoesOldestFirst(t *testing.T) {
+	n := 100_000
+	if testing.Short() {
+		n = 20_000
+	}
+	r := newRig(t, clockwork.NewRealClock(), &fake{}, func(r *rig) { r.acct.Parallel = 1 })
+	r.shutdown()
+	var ids []delivery.MessageID
+	for len(ids) < n {
+		ids = append(ids, r.acceptBy(r.store, 1000, nil)...)
+	}
+	r.acct = r.copyAccount()
+	r.start()
+	require.Eventually(t, func() bool { return len(r.fake.order()) == n }, time.Minute, 50*time.Millisecond)
+	require.Equal(t, ids, r.fake.order())
+	require.Eventually(t, func() bool { return r.count(delivery.StatusSent) == n }, patience, tick)
+}
+
+func TestAMessageThatWaitsForAWorkerIsNoDoubt(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	var gate sync.Mutex
+	f := &fake{}
+	f.answer = func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
+		gate.Lock()
+		defer gate.Unlock()
+		return delivery.Sent{ProviderID: m.ID.String()}, nil
+	}
+	for name, step := range map[string]time.Duration{"bit by bit": time.Second, "at one jump": 10 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			f.seen = nil
+			gate.Lock()
+			r := newRig(t, clock, f, func(r *rig) { r.acct.Parallel = 1 })
+			ids := r.accept(400, func(_ int, m *store.NewMessage) { m.AtMostOnce, m.ExpiresAt = true, m.DueAt.Add(24*time.Hour) })
+			require.Eventually(t, func() bool { return len(f.sends()) == 1 && r.count(delivery.StatusSending) == 400 }, patience, tick)
+			first := f.sends()[0].ID
+			for passed := time.Duration(0); passed < 10*time.Minute; passed += step {
+				clock.Advance(step)
+			}
+			require.Eventually(t, func() bool { return r.message(first).Status == delivery.StatusUnknown }, patience, tick,
+				"the one that was under way is in doubt")
+			gate.Unlock()
+			turn(r, clock, func() bool { return r.count(delivery.StatusSent) == len(ids)-1 })
+			require.Len(t, f.sends(), len(ids), "and only that one")
+			require.Equal(t, 1, r.count(delivery.StatusUnknown))
+			facts, err := r.store.Facts(context.Background(), tenant, first)
+			require.NoError(t, err)
+			require.Equal(t, delivery.FactLate, facts[len(facts)-1].Kind, "its late answer is kept")
+			r.audited()
+		})
+	}
+}
