@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -176,8 +177,11 @@ func TestLongMessages(t *testing.T) {
 	sim := startSim(t, simulator.Options{})
 	text := strings.Repeat("Grüße € ", 60)
 	for _, long := range []string{"udh", "udh16", "payload"} {
-		for _, text := range []string{text, text + "я\U0001F600"} {
-			o := open(t, account(t, map[string]string{"addr": sim.SMPPAddr(), "long_messages": long}))
+		for i, text := range []string{text, text + "я\U0001F600"} {
+			// A system_id of its own: the SMSC may send receipts over any session of the same one.
+			o := open(t, account(t, map[string]string{
+				"addr": sim.SMPPAddr(), "long_messages": long, "system_id": long + strconv.Itoa(i),
+			}))
 			before := sim.Ledger().Len()
 			sent, err := o.Send(t.Context(), message("+4915112345678", text))
 			require.NoError(t, err)
