@@ -105,7 +105,8 @@ type inProcess struct{ handler http.Handler }
 
 // RoundTrip runs the handler and returns once it has written its header; the body streams.
 func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	in := r.Clone(r.Context())
+	ctx := r.Context()
+	in := r.Clone(ctx)
 	in.RequestURI = r.URL.RequestURI()
 	in.RemoteAddr = "127.0.0.1:0"
 	if in.Body == nil {
@@ -124,13 +125,12 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 			} else {
 				w.WriteHeader(http.StatusOK)
 			}
-			_ = out.Close()
+			_ = out.CloseWithError(ctx.Err()) // nil = the end
 			_ = in.Body.Close()
 		}()
 		t.handler.ServeHTTP(w, in)
 	}()
 	// A caller that goes away must not take the end of a cut answer for its whole, nor keep the handler writing.
-	ctx := r.Context()
 	stop := context.AfterFunc(ctx, func() { _ = out.CloseWithError(ctx.Err()) })
 	select {
 	case <-w.ready:

@@ -1,8 +1,12 @@
 package pipeline
 
 import (
+	"errors"
 	"os"
+	"reflect"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -99,4 +103,80 @@ func FuzzJournal(f *testing.F) {
 		p := newPast()
 		_ = p.parse(b, []byte("boot"))
 	})
+}
+
+// full is a disk that takes half of what is written while it is full.
+type full struct {
+	*os.File
+	now, stays bool // full; it cannot even be made shorter
+}
+
+func (f *full) Write(b []byte) (int, error) {
+	if !f.now {
+		return f.File.Write(b)
+	}
+	n, err := f.File.Write(b[:len(b)/2])
+	return n, errors.Join(err, syscall.ENOSPC)
+}
+
+func (f *full) Truncate(size int64) error {
+	if f.stays {
+		return syscall.EIO
+	}
+	return f.File.Truncate(size)
+}
+
+func TestAFullDiskHidesNoLaterRecord(t *testing.T) {
+	for name, stays := range map[string]bool{"cut off": false, "left for a new file": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			j, err := openJournal(dir)
+			require.NoError(t, err)
+			require.NoError(t, j.begin(claimed(1)))
+			disk := &full{File: j.cur.file.(*os.File), now: true, stays: stays}
+			j.cur.file = disk
+			refused := claimed(2)
+			require.ErrorIs(t, j.begin(refused), syscall.ENOSPC)
+			require.Nil(t, refused.journal)
+			disk.now = false
+			next := claimed(3)
+			require.NoError(t, j.begin(next))
+			j.end(next)
+
+			again, err := openJournal(dir)
+			require.NoError(t, err)
+			p, err := again.read()
+			require.NoError(t, err)
+			require.Equal(t, stays, p.torn)
+			require.Equal(t, map[attemptKey]delivery.AccountID{claimed(1).key(): {1}, next.key(): {3}}, p.begun)
+			require.Equal(t, map[attemptKey]store.Outcome{next.key(): next.outcome}, p.ended)
+			require.NoError(t, j.close())
+			require.ErrorIs(t, j.begin(claimed(4)), errOver, "nothing begins after the end")
+			require.NoError(t, again.close())
+		})
+	}
+}
+
+// Every field of an outcome must come back from the journal: after a kill it is settled from there.
+func TestAnOutcomeSurvivesTheJournal(t *testing.T) {
+	m := claimed(1)
+	m.outcome = store.Outcome{
+		ID: m.ID, Epoch: m.Epoch, Writer: delivery.BySend, Status: delivery.StatusDeferred, Account: delivery.AccountID{9},
+		ProviderID: "p\x00\u2028<>&", IndexProviderID: true, Reason: "451", Detail: "später “x”", Attempted: true, Duplicate: true,
+		Until: time.Date(2026, 3, 1, 12, 0, 0, 123e6, time.UTC), Suppress: true, Segments: 3,
+	}
+	for v, i := reflect.ValueOf(m.outcome), 0; i < v.NumField(); i++ {
+		require.False(t, v.Field(i).IsZero(), "field %s is not tried", v.Type().Field(i).Name)
+	}
+	dir := t.TempDir()
+	j, err := openJournal(dir)
+	require.NoError(t, err)
+	require.NoError(t, j.begin(m))
+	j.end(m)
+	again, err := openJournal(dir)
+	require.NoError(t, err)
+	p, err := again.read()
+	require.NoError(t, err)
+	require.Equal(t, m.outcome, p.ended[m.key()])
+	require.NoError(t, j.close())
 }

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,13 @@ func (c *times) answer(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
 	defer c.mu.Unlock()
 	c.at[m.Tenant] = append(c.at[m.Tenant], c.clock.Now())
 	return delivery.Sent{ProviderID: "p"}, nil
+}
+
+// of returns when a tenant's messages came.
+func (c *times) of(t delivery.TenantID) []time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.at[t])
 }
 
 // most is the largest number of times within any window.
@@ -67,14 +75,14 @@ func TestTwoTenantsOnOneConnectorKeepTheirLimits(t *testing.T) {
 	begin := clock.Now()
 	total := 6 * 250
 	require.Eventually(t, func() bool {
-		if len(r.fake.sends()) == total {
+		if len(seen.of("slow"))+len(seen.of("fast")) == total {
 			return true
 		}
 		clock.Advance(2 * time.Millisecond)
 		return false
 	}, time.Minute, 200*time.Microsecond)
 	for id, perSecond := range rates {
-		at := seen.at[id]
+		at := seen.of(id)
 		// The connector reads the clock a turn or two after the permit was given: 10 ms cover that.
 		require.LessOrEqual(t, most(at, 990*time.Millisecond), int(perSecond)+5, "%s in one second", id)
 		took := at[len(at)-1].Sub(begin)
@@ -105,7 +113,7 @@ func TestACostlyMessageCountsItsSegments(t *testing.T) {
 	seen := &times{clock: clock, at: map[delivery.TenantID][]time.Time{}}
 	r := newRig(t, clock, &fake{answer: seen.answer}, func(r *rig) { r.acct.PerSecond, r.acct.Burst = 10, 1 })
 	r.accept(10, func(_ int, m *store.NewMessage) { m.Segments = 5 })
-	turn(r, clock, func() bool { return len(r.fake.sends()) >= 3 })
-	at := seen.at[tenant]
+	turn(r, clock, func() bool { return len(seen.of(tenant)) >= 3 })
+	at := seen.of(tenant)
 	require.GreaterOrEqual(t, at[2].Sub(at[0]), 900*time.Millisecond, "three messages of five segments at ten per second")
 }

@@ -113,8 +113,8 @@ func (p *Pipeline) failed(m *passage, f *delivery.Failure, now time.Time) {
 		o.Reason, o.Detail = routing.ReasonConnectorDown, clip(m.account.Name+": "+f.Code+" "+f.Detail)
 	case delivery.InDoubt:
 		o.Until = now.Add(resolveWindow(m.account.Kind))
-		if !m.AtMostOnce { // it may be tried again: not sooner than after any other failure
-			if next := p.nextTry(m.Attempts, f.RetryAfter, now); next.After(o.Until) {
+		if p.triesAgain(m) { // but not sooner than after any other failure
+			if next := p.nextTry(m.Attempts, min(f.RetryAfter, maxAsked), now); next.After(o.Until) {
 				o.Until = next
 			}
 		}
@@ -136,6 +136,12 @@ func (p *Pipeline) failed(m *passage, f *delivery.Failure, now time.Time) {
 		p.answered(m)
 	}
 	m.end(o)
+}
+
+// triesAgain reports whether a doubtful attempt of m will be followed by another one, as far as is known now.
+func (p *Pipeline) triesAgain(m *passage) bool {
+	t, err := p.tenants.get(m.Queue.Tenant)
+	return !m.AtMostOnce && (err != nil || t.onAmbiguous == "" || t.onAmbiguous == onAmbiguousRetry)
 }
 
 // answered says that the provider has answered m. When m was the probe of a resting account, what was held for it can

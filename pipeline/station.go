@@ -87,6 +87,7 @@ func (s *station) put(ms []*passage) bool {
 			s.turn = append(s.turn, l)
 		}
 		l.waiting = append(l.waiting, m)
+		l.notBefore = time.Time{} // what does not fit any more goes back now, before later ones are claimed
 	}
 	s.mu.Unlock()
 	s.kick()

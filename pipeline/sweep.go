@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jonboulle/clockwork"
+
 	"github.com/msgctl/msgctl/connectors"
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/store"
@@ -51,21 +53,8 @@ func (p *Pipeline) sweep(ctx context.Context) {
 		if next, err := p.store.NextDue(ctx, system, now); err == nil && !next.IsZero() {
 			wait = min(max(next.Sub(now), sweepAtLeast), wait)
 		}
-		if !p.alarm.arm(now.Add(wait)) {
-			continue
-		}
-		t, ok := timerAt(p.clock, now.Add(wait))
-		if !ok {
-			continue
-		}
-		select {
-		case <-t.Chan():
-		case <-p.alarm.early:
-			t.Stop()
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
+		p.alarm.arm(now.Add(wait))
+		p.alarm.wait(ctx, p.clock)
 	}
 }
 
@@ -91,12 +80,37 @@ func (a *alarm) set(now time.Time) {
 	}
 }
 
-// arm says when the next look is to be. It returns false when something was written during this one that is due before.
-func (a *alarm) arm(at time.Time) bool {
+// arm says when the next look is to be, unless something was written during this one that is due before.
+func (a *alarm) arm(at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.at = at
-	return a.sooner.IsZero() || !a.sooner.Before(at)
+	if !a.sooner.IsZero() {
+		a.at = sooner(at, a.sooner)
+	}
+}
+
+// wait returns when it is time to look, or ctx ends. An earlier due time makes it wait for that one: it does not look
+// before there is something to see.
+func (a *alarm) wait(ctx context.Context, clock clockwork.Clock) {
+	for {
+		a.mu.Lock()
+		at := a.at
+		a.mu.Unlock()
+		t, ok := timerAt(clock, at)
+		if !ok {
+			return
+		}
+		select {
+		case <-t.Chan():
+			return
+		case <-a.early:
+			t.Stop()
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
 }
 
 // due tells of a due time that has been written. It costs nothing while the sweeper looks soon enough.
