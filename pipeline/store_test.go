@@ -147,7 +147,11 @@ func TestAllHintsLost(t *testing.T) {
 			r := newRig(t, clock, &fake{}, func(r *rig) {
 				r.tune = func(o *pipeline.Options) { o.Publish, o.InFlight = dropping{o.Publish, lose()}, 1000 }
 			})
-			ids := r.accept(5000, nil)
+			n := 5000
+			if testing.Short() { // as under the race detector
+				n = 1000
+			}
+			ids := r.accept(n, nil)
 			require.Eventually(t, func() bool {
 				clock.Advance(200 * time.Millisecond)
 				return r.count(delivery.StatusSent) == len(ids)
