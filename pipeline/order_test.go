@@ -152,11 +152,7 @@ func TestAPauseReachesWhatIsClaimed(t *testing.T) {
 		"stop":  {store.CampaignStopped, delivery.StatusCanceled},
 	} {
 		t.Run(name, func(t *testing.T) {
-			gate := make(chan struct{})
-			f := &fake{answer: func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
-				<-gate
-				return delivery.Sent{ProviderID: m.ID.String()}, nil
-			}}
+			f, open := gated(t)
 			r := newRig(t, clockwork.NewFakeClock(), f, func(r *rig) { r.acct.Parallel = 2 })
 			ctx := context.Background()
 			id := r.ids.Campaign()
@@ -171,7 +167,7 @@ func TestAPauseReachesWhatIsClaimed(t *testing.T) {
 			require.Eventually(t, func() bool { return len(f.sends()) == 2 && r.count(delivery.StatusSending) == 500 }, patience, tick)
 			move(store.CampaignRunning, c.state)
 			r.pipe.CampaignPaused(id, true)
-			close(gate)
+			open()
 			require.Eventually(t, func() bool { return r.count(c.want) == 498 && r.count(delivery.StatusSent) == 2 }, patience, tick)
 			require.Len(t, f.sends(), 2)
 			if c.state == store.CampaignStopped {
@@ -255,11 +251,7 @@ func TestAProbeWithoutAnAnswer(t *testing.T) {
 }
 
 func TestAnAccountThatGoesWithMessagesWaiting(t *testing.T) {
-	gate := make(chan struct{})
-	f := &fake{answer: func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
-		<-gate
-		return delivery.Sent{ProviderID: m.ID.String()}, nil
-	}}
+	f, open := gated(t)
 	r := newRig(t, clockwork.NewRealClock(), f, func(r *rig) { r.acct.Parallel = 3 })
 	free := r.accept(50, nil)
 	pinned := r.accept(50, func(_ int, m *store.NewMessage) { m.Account = r.acct.ID })
@@ -268,7 +260,7 @@ func TestAnAccountThatGoesWithMessagesWaiting(t *testing.T) {
 	b := *r.copyAccount()
 	b.ID, b.Name, b.Connector = r.ids.Account(), "next", next
 	r.pipe.SetAccounts([]*routing.Account{&b})
-	close(gate)
+	open()
 	r.await(free, delivery.StatusSent)
 	r.await(pinned, delivery.StatusSent, delivery.StatusHeld)
 	for _, id := range pinned {
@@ -281,18 +273,14 @@ func TestAnAccountThatGoesWithMessagesWaiting(t *testing.T) {
 }
 
 func TestAnAccountThatGoesJustBeforeAShutdown(t *testing.T) {
-	gate := make(chan struct{})
-	f := &fake{answer: func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
-		<-gate
-		return delivery.Sent{ProviderID: m.ID.String()}, nil
-	}}
+	f, open := gated(t)
 	r := newRig(t, clockwork.NewRealClock(), f, func(r *rig) { r.acct.Parallel = 3 })
 	r.accept(2000, nil)
 	require.Eventually(t, func() bool { return len(f.sends()) == 3 && r.count(delivery.StatusSending) == 2000 }, patience, tick)
 	r.pipe.SetAccounts(nil)
 	done := make(chan struct{})
 	go func() { defer close(done); r.shutdown() }()
-	close(gate)
+	open()
 	<-done
 	require.Zero(t, r.count(delivery.StatusSending), "every outcome is written before the end")
 	require.Equal(t, 3, r.count(delivery.StatusSent))
@@ -343,13 +331,9 @@ func TestAReportSessionThatEndsIsBegunAnew(t *testing.T) {
 
 // A connector that does not even heed the end of its context cannot keep the program from ending.
 func TestAConnectorThatNeverComesBack(t *testing.T) {
-	gate := make(chan struct{})
-	f := &fake{answer: func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
-		<-gate
-		return delivery.Sent{ProviderID: m.ID.String()}, nil
-	}}
+	f, open := gated(t)
 	r := newRig(t, clockwork.NewRealClock(), f, func(r *rig) { r.acct.Parallel = 5 })
-	t.Cleanup(func() { close(gate) })
+	t.Cleanup(open)
 	ids := r.accept(2, nil)
 	require.Eventually(t, func() bool { return len(f.sends()) == 2 }, patience, tick)
 	ctx, cancel := context.WithCancel(context.Background())

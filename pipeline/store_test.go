@@ -117,6 +117,17 @@ func TestShutdownWhileTheStoreIsAway(t *testing.T) {
 	r.audited()
 }
 
+// gated is a connector that takes everything, but only once it is opened.
+func gated(t *testing.T) (f *fake, open func()) {
+	gate := make(chan struct{})
+	open = sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
+	return &fake{answer: func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
+		<-gate
+		return delivery.Sent{ProviderID: m.ID.String()}, nil
+	}}, open
+}
+
 // drop forgets that attempts were cut: it is not what is looked at.
 func drop(error) error { return nil }
 
@@ -190,18 +201,10 @@ func TestABacklogGoesOldestFirst(t *testing.T) {
 }
 
 func TestAMessageThatWaitsForAWorkerIsNoDoubt(t *testing.T) {
-	clock := clockwork.NewFakeClock()
-	var gate sync.Mutex
-	f := &fake{}
-	f.answer = func(m *delivery.Outgoing, _ int) (delivery.Sent, error) {
-		gate.Lock()
-		defer gate.Unlock()
-		return delivery.Sent{ProviderID: m.ID.String()}, nil
-	}
 	for name, step := range map[string]time.Duration{"bit by bit": time.Second, "at one jump": 10 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
-			f.seen = nil
-			gate.Lock()
+			clock := clockwork.NewFakeClock()
+			f, open := gated(t)
 			r := newRig(t, clock, f, func(r *rig) { r.acct.Parallel = 1 })
 			ids := r.accept(400, func(_ int, m *store.NewMessage) { m.AtMostOnce, m.ExpiresAt = true, m.DueAt.Add(24*time.Hour) })
 			require.Eventually(t, func() bool { return len(f.sends()) == 1 && r.count(delivery.StatusSending) == 400 }, patience, tick)
@@ -211,7 +214,7 @@ func TestAMessageThatWaitsForAWorkerIsNoDoubt(t *testing.T) {
 			}
 			require.Eventually(t, func() bool { return r.message(first).Status == delivery.StatusUnknown }, patience, tick,
 				"the one that was under way is in doubt")
-			gate.Unlock()
+			open()
 			turn(r, clock, func() bool { return r.count(delivery.StatusSent) == len(ids)-1 })
 			require.Len(t, f.sends(), len(ids), "and only that one")
 			require.Equal(t, 1, r.count(delivery.StatusUnknown))
@@ -221,4 +224,22 @@ func TestAMessageThatWaitsForAWorkerIsNoDoubt(t *testing.T) {
 			r.audited()
 		})
 	}
+}
+
+// An account that may take longer for an attempt than a lease lasts gets longer leases: no doubt while its time runs.
+func TestASlowAccountKeepsItsLease(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	f, open := gated(t)
+	r := newRig(t, clock, f, func(r *rig) { r.acct.Timeout = 2 * time.Minute })
+	ids := r.accept(3, nil)
+	require.Eventually(t, func() bool { return len(f.sends()) == 3 }, patience, tick)
+	for range 110 {
+		clock.Advance(time.Second)
+		overdue, err := r.store.Overdue(context.Background(), sys, clock.Now(), "", 1)
+		require.NoError(t, err)
+		require.Empty(t, overdue, "its lease ran out while its time was running")
+	}
+	open()
+	r.await(ids, delivery.StatusSent)
+	require.False(t, r.message(ids[0]).PossibleDuplicate)
 }
