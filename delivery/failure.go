@@ -48,7 +48,6 @@ func (c Class) String() string {
 type Effect struct {
 	Status       Status // where the message goes
 	BurnsAttempt bool   // counts toward a bounded number of attempts
-	HurtsHealth  bool   // counts against the account's health
 	SlowsAccount bool   // the account's limiter waits for RetryAfter
 	PausesRoute  bool   // the account takes no more messages until a probe succeeds
 	Suppresses   bool   // the address joins the tenant's suppression list
@@ -56,13 +55,13 @@ type Effect struct {
 
 // effects is the one table that says what each class does.
 var effects = map[Class]Effect{
-	Transient:     {Status: StatusDeferred, BurnsAttempt: true, HurtsHealth: true},
+	Transient:     {Status: StatusDeferred, BurnsAttempt: true},
 	Throttled:     {Status: StatusDeferred, SlowsAccount: true},
-	ConnectorDown: {Status: StatusHeld, HurtsHealth: true, PausesRoute: true},
+	ConnectorDown: {Status: StatusHeld, PausesRoute: true},
 	Rejected:      {Status: StatusFailed, BurnsAttempt: true},
 	BadRecipient:  {Status: StatusFailed, BurnsAttempt: true, Suppresses: true},
 	Consent:       {Status: StatusSuppressed, BurnsAttempt: true, Suppresses: true},
-	InDoubt:       {Status: StatusAmbiguous, BurnsAttempt: true, HurtsHealth: true},
+	InDoubt:       {Status: StatusAmbiguous, BurnsAttempt: true},
 }
 
 // EffectOf returns the row of the table for c; a class that is not in the table acts as Transient.
