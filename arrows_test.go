@@ -16,7 +16,7 @@ import (
 // arrows is the import policy: "a, b < c" means that c may import a and b. A package may import nothing else of ours.
 // "x/*" stands for every package below x. Test files may import more, but release code never imports a test kit.
 const arrows = `
-NONE < delivery, sdk, sdk/webhook, broker, console, internal/egress, sms, smpp, vault, apikey
+NONE < delivery, sdk, sdk/webhook, broker, console, internal/egress, sms, smpp, vault, apikey, admission
 
 delivery < templates, limits, store, connectors, recipient
 sms < templates
@@ -33,11 +33,12 @@ connectors/smpp, connectors/whatsapp, connectors/smtp, connectors/webhook < conn
 
 delivery, templates, store, recipient, sms < campaigns
 delivery, templates, sms, limits, store, routing, connectors < pipeline
-delivery, templates, store, connectors, campaigns, recipient, sms, sdk, apikey, vault, internal/egress < api
+delivery, templates, store, connectors, campaigns, recipient, sms, sdk, apikey, vault, internal/egress, admission < api
 
 delivery, sms, smpp, sdk/webhook < simulator
 
-delivery, sdk, broker, internal/egress, vault, apikey, templates, limits, limits/memory, store, store/sqlite < engine
+delivery, sdk, broker, internal/egress, vault, apikey, admission, templates < engine
+limits, limits/memory, store, store/sqlite < engine
 connectors, routing, campaigns, pipeline, api < engine
 
 engine, pipeline, connectors/all < cmd/engine

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/msgctl/msgctl/admission"
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/store"
 	"github.com/msgctl/msgctl/templates"
@@ -22,9 +23,11 @@ type api struct {
 	Deps
 	router  *router
 	keys    *keyCache
+	rates   *rateCache
 	cursors cursors
 	running *inFlight
 	recount chan struct{} // one audit at a time: each reads everything that a tenant has
+	tenants sync.Mutex    // one change of a tenant's row at a time
 	sets    *templates.Cache
 	zones   sync.Map // name → *time.Location of zones that exist: bounded by the time zone database
 	openapi []byte
@@ -50,9 +53,14 @@ func newAPI(d Deps) *api {
 	if d.Version == "" {
 		d.Version = "dev"
 	}
+	if d.Admission == nil {
+		d.Admission = admission.New(nil)
+	}
+	d.Accept = paying{d.Accept, d.Admission, d.Now}
 	d.Limits = d.Limits.withDefaults()
 	a := &api{Deps: d, running: newInFlight(), recount: make(chan struct{}, 1), sets: templates.NewCache(templateCache)}
 	a.keys = newKeyCache(d.Store, d.Vault.Pepper(), d.Now)
+	a.rates = newRateCache(d.Store, d.Now)
 	a.cursors = cursors{key: d.Vault.Derive("cursors v1")}
 	routes := routes()
 	a.router = newRouter(routes)

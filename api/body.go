@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/msgctl/msgctl/sdk"
 )
 
 // checkMedia refuses a body of another kind than the route takes, before any of it is read.
@@ -41,9 +43,9 @@ func (c *call) gzipped() bool { return strings.EqualFold(c.r.Header.Get("Content
 // body returns the body, uncompressed where it was not; reading more than max bytes of it is an error.
 func (c *call) body(max int64) io.Reader {
 	if !c.gzipped() {
-		return http.MaxBytesReader(c.w, c.r.Body, max)
+		return c.metered(http.MaxBytesReader(c.w, c.r.Body, max))
 	}
-	return http.MaxBytesReader(c.w, &unzip{from: http.MaxBytesReader(c.w, c.r.Body, max)}, max)
+	return c.metered(http.MaxBytesReader(c.w, &unzip{from: http.MaxBytesReader(c.w, c.r.Body, max)}, max))
 }
 
 // unzip is a gzip reader that reports a broken header as an error of Read.
@@ -82,9 +84,12 @@ func tooLarge(max int64) error {
 // bodyError turns what reading a body can end with into a problem.
 func bodyError(err error) error {
 	var big *http.MaxBytesError
+	var refused *sdk.Error
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &refused):
+		return refused
 	case errors.As(err, &big):
 		return tooLarge(big.Limit)
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):

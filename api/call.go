@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/msgctl/msgctl/admission"
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/sdk"
 )
@@ -32,6 +33,9 @@ type call struct {
 	query  url.Values        // checked against the route's parameters
 	status int               // of the answer; 0 = nothing is written yet
 	cause  error             // behind a problem, for the log
+
+	pass    admission.Pass
+	refused bool // by the gate
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
@@ -76,6 +80,9 @@ func (c *call) serve() error {
 			return err
 		}
 	}
+	if err := c.admit(); err != nil {
+		return err
+	}
 	return rt.handle(c)
 }
 
@@ -85,6 +92,7 @@ func noRoute() error {
 
 // finish ends a call: it turns a panic into a problem and writes the log.
 func (c *call) finish(debugging bool, began time.Time) {
+	defer c.pass.Leave()
 	if p := recover(); p != nil {
 		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(p)
@@ -96,7 +104,7 @@ func (c *call) finish(debugging bool, began time.Time) {
 		}
 		c.problem(fail("internal_error", "the engine failed; the request id tells the operator where to look"))
 	}
-	if !debugging && c.status < 500 {
+	if !debugging && (c.status < 500 || c.refused) { // refusals come in floods; a metric counts them
 		return
 	}
 	// The path is not logged: it may hold names, and its query holds addresses. The route says enough.
@@ -107,7 +115,7 @@ func (c *call) finish(debugging bool, began time.Time) {
 	if c.cause != nil && c.status >= 500 {
 		attrs = append(attrs, "err", c.cause)
 	}
-	if c.status >= 500 {
+	if c.status >= 500 && !c.refused {
 		c.a.Log.Warn("request failed", attrs...)
 		return
 	}

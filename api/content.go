@@ -13,15 +13,18 @@ import (
 
 // Bounds of content. Those of a provider come on top; these keep any message storable and renderable.
 const (
-	maxSegments   = 10
-	maxText       = 256 << 10 // bytes of an e-mail's text, of its HTML, and of a webhook's data
-	maxSubject    = 998       // RFC 5322 §2.1.1
-	maxWhatsApp   = 4096      // characters of a WhatsApp text (Cloud API, text object, "body")
-	maxParam      = 1024      // characters of a template parameter (Cloud API, parameter object)
-	maxParams     = 100
-	maxClientRef  = 128
-	maxEvent      = 128
-	maxSenderWord = 11 // alphanumeric sender: 11 characters of GSM 03.38 (3GPP TS 23.040 §9.1.2.5)
+	maxSegments  = 10
+	maxText      = 256 << 10 // bytes of an e-mail's text, of its HTML, and of a webhook's data
+	maxSubject   = 998       // RFC 5322 §2.1.1
+	maxWhatsApp  = 4096      // characters of a WhatsApp text (Cloud API, text object, "body")
+	maxParam     = 1024      // characters of a template parameter (Cloud API, parameter object)
+	maxParams    = 100
+	maxClientRef = 128
+	maxMark      = 64 // characters of a category and of a tag
+	// maxOrderingKey is in characters too.
+	maxOrderingKey = 128
+	maxEvent       = 128
+	maxSenderWord  = 11 // alphanumeric sender: 11 characters of GSM 03.38 (3GPP TS 23.040 §9.1.2.5)
 )
 
 // part is a field of a message that only some channels have.

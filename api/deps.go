@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/msgctl/msgctl/admission"
 	"github.com/msgctl/msgctl/campaigns"
 	"github.com/msgctl/msgctl/connectors"
 	"github.com/msgctl/msgctl/delivery"
@@ -29,11 +30,16 @@ type Deps struct {
 	Traffic   Traffic
 	Operator  Operator
 	Callbacks Callbacks
+	Hints     Hints
+	Routes    Routes
 
 	// URLAllowed says whether a webhook may be sent to a URL; nil = every URL that is well formed.
 	URLAllowed func(rawURL string) error
 	// Parts names what else must work for the engine to be ready: part → "ok" or what is wrong. It answers at once.
 	Parts func(ctx context.Context) map[string]string
+
+	// Admission decides what is taken on; nil = one with defaults, without a check of the disk.
+	Admission *admission.Gate
 
 	Metrics   http.Handler
 	Version   string
@@ -97,6 +103,8 @@ type Operator interface {
 	ConnectorsChanged(ctx context.Context)
 	// TenantChanged is called after a tenant was made or its limits changed.
 	TenantChanged(ctx context.Context, tenant delivery.TenantID)
+	// Suppressed is called after addresses have joined a tenant's suppression list.
+	Suppressed(tenant delivery.TenantID)
 }
 
 // Callbacks takes what providers report.
@@ -105,4 +113,39 @@ type Callbacks interface {
 	// connectors.ErrForged, connectors.ErrMalformed, store.ErrNotFound for an account that does not exist or takes no
 	// callbacks, store.ErrUnavailable.
 	Callback(ctx context.Context, account delivery.AccountID, c *connectors.Callback) (reply []byte, err error)
+}
+
+// Hints is told what has become due by a change of the API, so that nobody has to wait for the next look at the store.
+type Hints interface {
+	Hint(q delivery.Queue, ids []delivery.MessageID)
+}
+
+// Routes tells by which connector a message would go now.
+type Routes interface {
+	// ExplainRoute decides as the running engine would, without a message: nothing is counted, no probe is used up.
+	ExplainRoute(ctx context.Context, tenant delivery.TenantID, q RouteQuestion) (RouteAnswer, error)
+}
+
+// RouteQuestion is a message that might be sent. To is normalised.
+type RouteQuestion struct {
+	Channel       delivery.Channel
+	To            string
+	Category, Tag string
+}
+
+// RouteAnswer is where it would go.
+type RouteAnswer struct {
+	Rule       string           // such as "rule 2: +91"; "priority" without a rule
+	Connector  string           // "" = none can take it now
+	Candidates []RouteCandidate // in the order in which they are asked
+}
+
+// RouteCandidate is one connector that it might go by.
+type RouteCandidate struct {
+	Connector string
+	Weight    int
+	State     string    // ready, resting, paused, unhealthy or missing
+	Detail    string    // why it is not ready, safe to show
+	Until     time.Time // when it is asked again; zero = when somebody changes something, or it is ready
+	Failing   float64   // share of the last attempts to this destination that failed, 0 to 1
 }

@@ -12,6 +12,14 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
+// Reasons of the pipeline that have words of their own here.
+const (
+	reasonInDoubt   = "in_doubt"            // only the account of an attempt in doubt may try again, and it is gone
+	reasonJournal   = "journal_unavailable" // an attempt that cannot be noted down is not made
+	reasonExhausted = "retries_exhausted"   // the tenant's schedule gives up
+	reasonPoison    = "poison"              // the process ended with it several times
+)
+
 // maxAhead bounds how many messages in front of another one are counted.
 const maxAhead = 10_000
 
@@ -23,6 +31,8 @@ type situation struct {
 	ahead    int
 	account  string // names as people know them, "" = none
 	campaign string
+	legs     []string           // the connector of each leg, as people know it
+	before   string             // the message that this one waits for, by its ordering key; "" = none is known
 	cause    *store.Suppression // what suppresses the address now, if anything
 	now      time.Time
 }
@@ -42,6 +52,14 @@ func explainMessage(c *call) error {
 		return err
 	}
 	s.account, s.campaign = n.account(m.Account), n.campaign(m.Campaign)
+	for _, l := range m.Legs {
+		s.legs = append(s.legs, n.account(l.Account))
+	}
+	if m.Status == delivery.StatusHeld && m.Reason == store.ReasonOrdered {
+		if s.before, err = c.predecessor(m); err != nil {
+			return err
+		}
+	}
 	if m.Status.Waiting() && m.Status != delivery.StatusSending {
 		s.ahead, err = c.a.Store.Ahead(c.ctx(), c.tenant, m.ID, maxAhead)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -59,6 +77,20 @@ func explainMessage(c *call) error {
 		}
 	}
 	return c.json(http.StatusOK, s.explain())
+}
+
+// predecessor finds the message that an ordered one waits for: the newest before it with the same key, as far as one
+// page of the recipient's messages reaches.
+func (c *call) predecessor(m store.Message) (string, error) {
+	rows, err := c.a.Store.Messages(c.ctx(), c.tenant, store.MessageQuery{
+		Channel: m.Channel, To: m.To, Before: m.ID, Limit: 100,
+	})
+	for _, earlier := range rows {
+		if earlier.OrderingKey == m.OrderingKey {
+			return earlier.ID.String(), err
+		}
+	}
+	return "", err
 }
 
 // explain puts a situation into one sentence, with what would change it.
@@ -90,6 +122,7 @@ func (s *situation) explain() sdk.Explanation {
 		return e
 	}
 	tell(s, &e)
+	e.Summary += s.course() + s.winner() + s.byHand()
 	if m.Status.Waiting() && m.Status != delivery.StatusSending && m.Status != delivery.StatusAmbiguous {
 		e.WouldChange = append(e.WouldChange, "stop it: msgctl message cancel "+m.ID.String())
 	}
@@ -202,6 +235,24 @@ func (s *situation) blocked(e *sdk.Explanation, reason, account, detail string, 
 		e.Until = nil // its due time is only when somebody looks again
 		e.Summary = fmt.Sprintf("It is held because its campaign %s is paused.", s.campaign)
 		e.WouldChange = append(e.WouldChange, "msgctl campaign resume "+s.campaign)
+	case store.ReasonOrdered:
+		e.Until = nil // when the one before it is done
+		e.Summary = fmt.Sprintf("It waits for the message before it with the ordering key %s, which is not handed off yet.",
+			quoted(s.msg.OrderingKey))
+		if s.before != "" {
+			e.Summary = fmt.Sprintf("It waits for the message before it with the ordering key %s, %s, to be handed off or to "+
+				"end.", quoted(s.msg.OrderingKey), s.before)
+			e.WouldChange = append(e.WouldChange, "see what that one waits for: msgctl message explain "+s.before)
+		}
+	case reasonInDoubt:
+		e.Summary = fmt.Sprintf("It is held because its last attempt is in doubt%s; the engine looks again%s.", why,
+			s.at(until))
+		e.WouldChange = append(e.WouldChange,
+			"let another connector try, though it may then arrive twice: msgctl tenant set --reroute-in-doubt")
+	case reasonJournal:
+		e.Summary = fmt.Sprintf("It is held because the engine's journal of attempts cannot be written%s; the next try is%s.",
+			why, s.at(until))
+		e.WouldChange = append(e.WouldChange, "free or mend the disk that holds the engine's data: msgctl doctor")
 	case "ambiguous":
 		e.Summary = "It is held because an attempt ended without an answer, and the tenant's policy is to hold then."
 		e.WouldChange = append(e.WouldChange, "a late receipt from the provider")
@@ -257,88 +308,6 @@ func (s *situation) sentAt() time.Time {
 		return f.At
 	}
 	return s.msg.UpdatedAt
-}
-
-func (s *situation) arrived(e *sdk.Explanation) {
-	e.Until = nil
-	e.Summary = fmt.Sprintf("%s reports that it was %s at %s.", upper(s.via()), s.msg.Status, stamp(s.since()))
-}
-
-func (s *situation) undelivered(e *sdk.Explanation) {
-	e.Until = nil
-	e.Summary = fmt.Sprintf("%s took it and reports that it did not arrive (%s).", upper(s.via()), s.code())
-	if s.msg.Channel != delivery.Email {
-		e.WouldChange = append(e.WouldChange, "a later receipt that says otherwise")
-	}
-	e.WouldChange = append(e.WouldChange, "check the address, then send a new message")
-}
-
-func (s *situation) failed(e *sdk.Explanation) {
-	e.Until = nil
-	switch {
-	case s.msg.Reason == "render_failed":
-		e.Summary = "Its template could not be rendered: " + strings.TrimSuffix(s.msg.Detail, ".") + "."
-		e.WouldChange = append(e.WouldChange,
-			"correct the template or the variables and send a new message: msgctl template render")
-		return
-	case s.msg.Reason == "ambiguous":
-		e.Summary = "An attempt ended without an answer, and the tenant's policy is to fail then; it may have arrived."
-		e.WouldChange = append(e.WouldChange, "a late receipt from the provider")
-		return
-	case s.msg.Attempts == 0:
-		e.Summary = "It failed before an attempt was made (" + s.code() + ")."
-	default:
-		e.Summary = fmt.Sprintf("%s refused it for good at attempt %d (%s).", upper(s.via()), s.msg.Attempts, s.code())
-	}
-	e.WouldChange = append(e.WouldChange, "solve the cause and send a new message; this one is not tried again")
-}
-
-func (s *situation) suppressed(e *sdk.Explanation) {
-	e.Until = nil
-	what, to := s.msg.Reason, s.msg.To
-	if s.cause == nil {
-		e.Summary = "It was not sent because the address was on the suppression list (" + orWord(what) +
-			"); it is not any more."
-		e.WouldChange = append(e.WouldChange, "send a new message")
-		return
-	}
-	e.Reason = s.cause.Reason
-	e.Summary = fmt.Sprintf("It was not sent because the address is on the suppression list since %s (%s, from %s).",
-		stamp(s.cause.At), orWord(s.cause.Reason), orWord(s.cause.Source))
-	remove := "msgctl suppress rm " + to
-	if s.cause.Channel != 0 {
-		remove += " --channel " + s.cause.Channel.String()
-	}
-	e.WouldChange = append(e.WouldChange, remove+", if the person agrees, then send a new message")
-}
-
-func (s *situation) expired(e *sdk.Explanation) {
-	e.Until = nil
-	e.Summary = "Its time ran out at " + stamp(s.msg.ExpiresAt) + " before a hand-off"
-	if f, ok := s.last(delivery.FactDeferred, delivery.FactHeld); ok {
-		e.Summary += "; it waited last because of " + orWord(f.Code)
-		if f.Detail != "" {
-			e.Summary += " (" + strings.TrimSuffix(f.Detail, ".") + ")"
-		}
-	}
-	e.Summary += "."
-	e.WouldChange = append(e.WouldChange, "send a new message, with a longer --ttl")
-}
-
-func (s *situation) canceled(e *sdk.Explanation) {
-	e.Until = nil
-	e.Summary = "It was canceled at " + stamp(s.since()) + " and never handed off."
-	if s.campaign != "" {
-		e.Summary = "It was canceled at " + stamp(s.since()) + ", with its campaign " + s.campaign +
-			" or by itself, and never handed off."
-	}
-}
-
-func (s *situation) unknown(e *sdk.Explanation) {
-	e.Until = nil
-	e.Summary = "It was to be sent at most once, and the one attempt at " + s.via() +
-		" ended without a decisive answer: nobody knows whether it arrived."
-	e.WouldChange = append(e.WouldChange, "a late receipt from the provider")
 }
 
 // via names the connector in the middle of a sentence.

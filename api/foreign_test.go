@@ -39,7 +39,7 @@ func TestEveryRouteWithAForeignID(t *testing.T) {
 		noun := strings.Split(rt.path, "/")[2]
 		foreign, ok := theirs[noun]
 		require.True(t, ok, "the route %s has no foreign id: add one to this test", rt.path)
-		guess := foreign[:len(foreign)-1] + string(foreign[len(foreign)-1]^1)
+		guess := swapLast(foreign)
 		ids := []string{
 			foreign, guess, "nobody", "..%2f", "%2e%2e%2f" + foreign, "..%5c" + foreign, "%00", foreign + "%00", foreign + "%20",
 			foreign + "%2f", "%ff", "*", "'%20or%201=1--", strings.ToUpper(foreign) + "x", strings.Repeat("a", 10_000),

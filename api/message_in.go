@@ -31,6 +31,42 @@ type messageIn struct {
 	Connector      string         `json:"connector"`
 	Delivery       string         `json:"delivery"`
 	ClientRef      string         `json:"client_ref"`
+	Category       string         `json:"category"`
+	Tag            string         `json:"tag"`
+	OrderingKey    string         `json:"ordering_key"`
+	Within         string         `json:"within"`
+	Until          string         `json:"until"`
+	Fallback       []legIn        `json:"fallback"`
+}
+
+// legIn is sdk.Leg as the server reads it.
+type legIn struct {
+	Channel        string         `json:"channel"`
+	To             string         `json:"to"`
+	From           string         `json:"from"`
+	Text           string         `json:"text"`
+	Subject        string         `json:"subject"`
+	HTML           string         `json:"html"`
+	ReplyTo        string         `json:"reply_to"`
+	Headers        []headerIn     `json:"headers"`
+	UnsubscribeURL string         `json:"unsubscribe_url"`
+	Approved       *approvedIn    `json:"approved"`
+	Event          string         `json:"event"`
+	Data           jsontext.Value `json:"data"`
+	Template       string         `json:"template"`
+	Vars           jsontext.Value `json:"vars"`
+	Connector      string         `json:"connector"`
+	Within         string         `json:"within"`
+	Until          string         `json:"until"`
+}
+
+// message is the leg as a message of its channel, so that the very same checks apply to both.
+func (l *legIn) message() messageIn {
+	return messageIn{
+		Channel: l.Channel, To: l.To, From: l.From, Text: l.Text, Subject: l.Subject, HTML: l.HTML, ReplyTo: l.ReplyTo,
+		Headers: l.Headers, UnsubscribeURL: l.UnsubscribeURL, Approved: l.Approved, Event: l.Event, Data: l.Data,
+		Template: l.Template, Vars: l.Vars, Connector: l.Connector, Within: l.Within, Until: l.Until,
+	}
 }
 
 type headerIn struct {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/recipient"
 	"github.com/msgctl/msgctl/sdk"
 	"github.com/msgctl/msgctl/store"
 )
@@ -86,27 +87,40 @@ func cancelMessage(c *call) error {
 
 // listMessages returns a page of messages, newest first.
 func listMessages(c *call) error {
-	q, err := c.messageQuery()
+	q, err := c.matching(c.filterParams(), wrongParam)
 	if err != nil {
 		return err
 	}
-	limit := q.Limit
-	// One more than asked tells whether there is a next page; a full page of the store's largest size finds out by asking.
-	q.Limit = min(limit+1, 1000)
-	rows, err := c.a.Store.Messages(c.ctx(), c.tenant, q)
+	return c.messagePage(q, func(part store.MessageQuery) ([]store.Message, error) {
+		return c.a.Store.Messages(c.ctx(), c.tenant, part)
+	})
+}
+
+// messagePage answers with the page of q that the caller's limit and cursor ask for.
+func (c *call) messagePage(q store.MessageQuery, read func(store.MessageQuery) ([]store.Message, error)) error {
+	limit, err := c.limit()
 	if err != nil {
 		return err
 	}
-	more := len(rows) > limit
-	if limit == 1000 && len(rows) == limit {
-		q.Before, q.Limit = rows[limit-1].ID, 1
-		next, err := c.a.Store.Messages(c.ctx(), c.tenant, q)
+	if s := c.param("cursor"); s != "" {
+		place, err := c.a.cursors.open(c, s)
 		if err != nil {
 			return err
 		}
-		more = len(next) > 0
+		if q.Before, err = delivery.ParseMessageID(place); err != nil {
+			return failAt("cursor", "invalid_parameter", "the cursor is not one of this list: start again without it")
+		}
 	}
-	rows = rows[:min(limit, len(rows))]
+	rows, more, err := slice(limit, func(n int, last *store.Message) ([]store.Message, error) {
+		q.Limit = n
+		if last != nil {
+			q.Before = last.ID
+		}
+		return read(q)
+	})
+	if err != nil {
+		return err
+	}
 	n, err := c.names()
 	if err != nil {
 		return err
@@ -121,58 +135,94 @@ func listMessages(c *call) error {
 	return c.json(http.StatusOK, out)
 }
 
-func (c *call) messageQuery() (q store.MessageQuery, err error) {
-	if q.Limit, err = c.limit(); err != nil {
-		return q, err
+// maxRows is the most that a store gives at once.
+const maxRows = 1000
+
+// slice reads at most limit rows and says whether there are more. read returns up to n rows behind last; nil = from the
+// beginning. One row more than asked tells; a slice of the store's largest size finds out by asking once more.
+func slice[T any](limit int, read func(n int, last *T) ([]T, error)) (rows []T, more bool, err error) {
+	rows, err = read(min(limit+1, maxRows), nil)
+	if err != nil {
+		return nil, false, err
 	}
-	if s := c.param("status"); s != "" {
-		if q.Status, err = delivery.ParseStatus(s); err != nil {
-			return q, failAt("status", "invalid_parameter", "there is no status %s", quoted(s))
+	if limit < maxRows || len(rows) < limit {
+		more = len(rows) > limit
+		return rows[:min(limit, len(rows))], more, nil
+	}
+	next, err := read(1, &rows[len(rows)-1])
+	return rows, len(next) > 0, err
+}
+
+// wrongly makes the problem about one field of a filter: a query parameter, or a member of a body.
+type wrongly func(name, format string, args ...any) error
+
+func wrongParam(name, format string, args ...any) error {
+	return failAt(name, "invalid_parameter", format, args...)
+}
+
+func wrongField(name, format string, args ...any) error {
+	return failAt("/filter/"+name, "invalid_value", format, args...)
+}
+
+// filterParams reads the filter that the query of a list holds.
+func (c *call) filterParams() filterIn {
+	return filterIn{
+		Status: c.param("status"), Channel: c.param("channel"), To: c.param("to"), Connector: c.param("connector"),
+		Campaign: c.param("campaign"), Tag: c.param("tag"), Since: c.param("since"),
+	}
+}
+
+// matching turns a filter into a query: names and addresses as people write them into those that the store knows.
+func (c *call) matching(in filterIn, wrong wrongly) (q store.MessageQuery, err error) {
+	if in.Status != "" {
+		if q.Status, err = delivery.ParseStatus(in.Status); err != nil {
+			return q, wrong("status", "there is no status %s", quoted(in.Status))
 		}
 	}
-	if q.Channel, err = c.channelParam(); err != nil {
-		return q, err
+	if in.Channel != "" {
+		if q.Channel, err = delivery.ParseChannel(in.Channel); err != nil {
+			return q, wrong("channel", "there is no channel %s: use sms, whatsapp, email or webhook", quoted(in.Channel))
+		}
 	}
-	if s := c.param("to"); s != "" {
-		if q.To, err = c.a.addressParam(c, q.Channel, s); err != nil {
+	if in.To != "" {
+		var bad *recipient.Invalid
+		if q.To, err = c.a.checker(c).address(q.Channel, in.To); errors.As(err, &bad) {
+			return q, wrong("to", "to is no address: %s", bad.Rule)
+		} else if err != nil {
 			return q, err
 		}
 	}
-	if s := c.param("connector"); s != "" {
-		a, err := c.a.Store.Account(c.ctx(), c.tenant, s)
-		if id, perr := delivery.ParseAccountID(s); err != nil && perr == nil {
+	if in.Connector != "" {
+		a, err := c.a.Store.Account(c.ctx(), c.tenant, in.Connector)
+		if id, perr := delivery.ParseAccountID(in.Connector); err != nil && perr == nil {
 			a, err = store.Account{ID: id}, nil // a deleted connector still has messages
 		}
 		if errors.Is(err, store.ErrNotFound) {
-			return q, failAt("connector", "invalid_parameter", "there is no connector %s", quoted(s))
+			return q, wrong("connector", "there is no connector %s", quoted(in.Connector))
 		}
 		if err != nil {
 			return q, err
 		}
 		q.Account = a.ID
 	}
-	if s := c.param("campaign"); s != "" {
-		cmp, err := c.a.Store.Campaign(c.ctx(), c.tenant, s)
+	if in.Campaign != "" {
+		cmp, err := c.a.Store.Campaign(c.ctx(), c.tenant, in.Campaign)
 		if errors.Is(err, store.ErrNotFound) {
-			return q, failAt("campaign", "invalid_parameter", "there is no campaign %s", quoted(s))
+			return q, wrong("campaign", "there is no campaign %s", quoted(in.Campaign))
 		}
 		if err != nil {
 			return q, err
 		}
 		q.Campaign = cmp.ID
 	}
-	if s := c.param("since"); s != "" {
-		if q.Since, err = time.Parse(time.RFC3339, s); err != nil {
-			return q, failAt("since", "invalid_parameter", "since must be RFC 3339 with a zone, as in 2026-03-01T18:00:00Z")
-		}
+	var f faults
+	if mark("tag", in.Tag, maxMark, &f); len(f.list) > 0 {
+		return q, wrong("tag", "%s", f.list[0].Detail)
 	}
-	if s := c.param("cursor"); s != "" {
-		place, err := c.a.cursors.open(c, s)
-		if err != nil {
-			return q, err
-		}
-		if q.Before, err = delivery.ParseMessageID(place); err != nil {
-			return q, failAt("cursor", "invalid_parameter", "the cursor is not one of this list: start again without it")
+	q.Tag = in.Tag
+	if in.Since != "" {
+		if q.Since, err = time.Parse(time.RFC3339, in.Since); err != nil {
+			return q, wrong("since", "since must be RFC 3339 with a zone, as in 2026-03-01T18:00:00Z")
 		}
 	}
 	return q, nil

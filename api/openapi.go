@@ -117,7 +117,7 @@ func (s schemas) operation(rt *route, id string) map[string]any {
 		strconv.Itoa(rt.status): answer,
 		"default":               map[string]any{"$ref": "#/components/responses/Problem"},
 	}
-	if rt.method == http.MethodPut && rt.status == http.StatusOK && rt.id != "updateTenant" {
+	if rt.method == http.MethodPut && rt.status == http.StatusOK && strings.Contains(rt.path, "{name}") {
 		op["responses"].(map[string]any)["201"] = answer // it was not there before
 	}
 	return op

@@ -88,8 +88,12 @@ var problemTypes = []problemType{
 	{"request_in_progress", 409, "The same request is running", "Ask again after Retry-After with the same key."},
 	{"quota_exceeded", 429, "Daily quota exceeded", "Wait until it resets, or ask the operator for more."},
 
+	{"tenant_rate_limited", 429, "Too much at once", "Wait for Retry-After, or ask the operator for more."},
+
 	{"internal_error", 500, "Something broke", "Tell the operator the request id."},
 	{"storage_unavailable", 503, "Storage unavailable", "Nothing was stored. Try again after Retry-After."},
+	{"overloaded", 503, "The engine has too much to do", "Nothing was done. Try again after Retry-After."},
+	{"storage_low", 503, "The disk is nearly full", "Nothing was stored. The operator frees space; try again after Retry-After."},
 	{"outcome_unknown", 503, "Outcome unknown", "Ask again with the same Idempotency-Key: nothing is done twice."},
 }
 
@@ -120,6 +124,14 @@ type faults struct{ list []sdk.FieldError }
 
 func (f *faults) add(pointer, code, format string, args ...any) {
 	f.list = append(f.list, sdk.FieldError{Pointer: pointer, Code: code, Detail: fmt.Sprintf(format, args...)})
+}
+
+// below adds what is wrong with a part of the body, whose places lie below at.
+func (f *faults) below(at string, part faults) {
+	for _, e := range part.list {
+		e.Pointer = at + e.Pointer
+		f.list = append(f.list, e)
+	}
 }
 
 // problem returns the faults as one problem with the code of the first, or nil.

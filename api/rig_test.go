@@ -73,6 +73,7 @@ type fakeOperator struct {
 	mu      sync.Mutex
 	changes int
 	tenants []delivery.TenantID
+	refused []delivery.TenantID
 	err     error // of TestConnector
 }
 
@@ -82,6 +83,12 @@ func (f *fakeOperator) ConnectorsChanged(context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.changes++
+}
+
+func (f *fakeOperator) Suppressed(t delivery.TenantID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused = append(f.refused, t)
 }
 
 func (f *fakeOperator) TenantChanged(_ context.Context, t delivery.TenantID) {

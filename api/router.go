@@ -24,6 +24,7 @@ type segment struct {
 func newRouter(routes []*route) *router {
 	r := &router{fixed: map[string][]*route{}, named: map[int][]*route{}}
 	for _, rt := range routes {
+		rt.intake = intakeOf(rt)
 		if !strings.Contains(rt.path, "{") {
 			r.fixed[rt.path] = append(r.fixed[rt.path], rt)
 			continue

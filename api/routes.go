@@ -35,6 +35,7 @@ type route struct {
 	handle       func(*call) error
 
 	segments []segment
+	intake   intake
 }
 
 // param is a query parameter.
@@ -69,6 +70,7 @@ func routes() []*route {
 				{"to", "string", "Only messages to this recipient."},
 				{"connector", "string", "Only messages by the connector of this name."},
 				{"campaign", "string", "Only messages of the campaign with this name or id."},
+				{"tag", "string", "Only messages with this tag."},
 				{"since", "string", "Only messages accepted at or after this instant (RFC 3339)."},
 				limitParam, cursorParam,
 			},
@@ -98,6 +100,65 @@ func routes() []*route {
 				limitParam,
 				{"wait", "string", "Wait this long, at most 30s, when there is no event yet."},
 			},
+		},
+
+		// Dead letters and receipts.
+		{
+			method: "GET", path: "/v1/dlq", id: "listDeadLetters", scope: tenant, handle: listDeadLetters,
+			doc:    "Lists messages that ended without a known hand-off and that nobody has put away, newest first.",
+			status: 200, out: sdk.Page[sdk.Message]{},
+			query: []param{
+				{"status", "string", "failed, expired or unknown."},
+				{"reason", "string", "Only dead letters with this reason."},
+				{"channel", "string", "sms, whatsapp, email or webhook."},
+				{"to", "string", "Only dead letters to this recipient."},
+				{"connector", "string", "Only dead letters of the connector of this name."},
+				{"campaign", "string", "Only dead letters of the campaign with this name or id."},
+				{"tag", "string", "Only dead letters with this tag."},
+				{"since", "string", "Only dead letters accepted at or after this instant (RFC 3339)."},
+				limitParam, cursorParam,
+			},
+		},
+		{
+			method: "POST", path: "/v1/dlq:retry", id: "retryDeadLetters", scope: tenant, handle: retryDeadLetters,
+			doc: "Sends up to 1,000 dead letters again under their own ids. Repeat while more is true.",
+			in:  sdk.DeadLetterRequest{}, status: 200, out: sdk.DeadLetterResult{},
+		},
+		{
+			method: "POST", path: "/v1/dlq:drop", id: "dropDeadLetters", scope: tenant, handle: dropDeadLetters,
+			doc: "Puts up to 1,000 dead letters away: they keep their status and are listed no more. Repeat while more is true.",
+			in:  sdk.DeadLetterRequest{}, status: 200, out: sdk.DeadLetterResult{},
+		},
+		{
+			method: "GET", path: "/v1/receipts/unmatched", id: "unmatchedReceipts", scope: either, handle: unmatchedReceipts,
+			doc: "Lists providers' reports for which no message is known yet: of the tenant's connectors, or of the shared " +
+				"ones.",
+			query: paging, status: 200, out: sdk.Page[sdk.UnmatchedReceipt]{},
+		},
+
+		// Routing and retries.
+		{
+			method: "GET", path: "/v1/routes", id: "getRoutes", scope: tenant, handle: getRoutes,
+			doc: "Shows the tenant's routing rules in their order.", status: 200, out: routeRules{},
+		},
+		{
+			method: "PUT", path: "/v1/routes", id: "putRoutes", scope: tenant, handle: putRoutes,
+			doc: "Replaces all routing rules. Without rules the connectors' priorities decide.", in: routeRules{}, status: 200,
+			out: routeRules{},
+		},
+		{
+			method: "POST", path: "/v1/routes:explain", id: "explainRoute", scope: tenant, handle: explainRoute,
+			doc: "Says by which connector a message would go now, and why.", in: sdk.RouteQuery{}, status: 200,
+			out: sdk.RouteExplanation{},
+		},
+		{
+			method: "GET", path: "/v1/retries", id: "getRetries", scope: tenant, handle: getRetries,
+			doc: "Shows the tenant's schedules after failures in their order.", status: 200, out: retryRules{},
+		},
+		{
+			method: "PUT", path: "/v1/retries", id: "putRetries", scope: tenant, handle: putRetries,
+			doc: "Replaces all schedules after failures. Without rules the engine's own schedule counts.", in: retryRules{},
+			status: 200, out: retryRules{},
 		},
 
 		// Campaigns and audiences.

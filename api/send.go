@@ -95,9 +95,19 @@ func (c *call) accepted(in *messageIn, m *checked, r store.AcceptResult, now tim
 	}
 	b = appendText(b, "connector", in.Connector)
 	b = appendText(b, "client_ref", m.ClientRef)
+	b = appendText(b, "category", m.Category)
+	b = appendText(b, "tag", m.Tag)
+	b = appendText(b, "ordering_key", m.OrderingKey)
+	if len(m.Then) > 0 {
+		legs, err := encode(nil, askedLegs(m))
+		if err != nil {
+			return err
+		}
+		b = appendRaw(b, "legs", legs)
+	}
 	b = appendTime(b, "accepted_at", now)
 	b = appendTime(b, "updated_at", now)
-	if r.Status.Waiting() {
+	if r.Status == delivery.StatusQueued || r.Status == delivery.StatusScheduled { // a held one waits for another message
 		b = appendTime(b, "due_at", m.DueAt)
 	}
 	b = appendTime(b, "expires_at", m.ExpiresAt)
@@ -122,7 +132,8 @@ func (c *call) replayed(r store.AcceptResult) error {
 		}
 		first := row
 		first.Attempts, first.PossibleDuplicate, first.ProviderID, first.Detail = 0, false, "", ""
-		first.UpdatedAt = first.AcceptedAt
+		first.UpdatedAt, first.Dropped = first.AcceptedAt, false
+		asAsked(&first)
 		if row.Status != delivery.StatusScheduled || r.Status != delivery.StatusScheduled {
 			first.DueAt = time.Time{}
 		}
@@ -132,6 +143,31 @@ func (c *call) replayed(r store.AcceptResult) error {
 	}
 	out.Status, out.Reason = sdk.Status(r.Status.String()), r.Reason
 	return c.json(http.StatusAccepted, out)
+}
+
+// askedLegs shows the legs of a message as they were asked for: none has begun.
+func askedLegs(m *checked) []sdk.LegState {
+	legs := make([]sdk.LegState, 0, len(m.Then)+1)
+	legs = append(legs, legState(m.Channel, m.To, m.Within, m.Success))
+	for _, l := range m.Then {
+		legs = append(legs, legState(l.Channel, l.To, l.Within, l.Success))
+	}
+	return legs
+}
+
+// asAsked makes a message with a fallback what it was when it was accepted. What a later leg has put in the place of
+// the first one's template and segments is left out.
+func asAsked(m *store.Message) {
+	if len(m.Legs) == 0 {
+		return
+	}
+	if m.Leg > 0 {
+		m.Channel, m.To, m.Account = m.Legs[0].Channel, m.Legs[0].To, m.Legs[0].Account
+		m.Payload, m.Segments, m.Leg = nil, 0, 0
+	}
+	for i, l := range m.Legs {
+		m.Legs[i] = store.MessageLeg{Channel: l.Channel, To: l.To, Within: l.Within, Success: l.Success}
+	}
 }
 
 func (c *call) location(id delivery.MessageID) {

@@ -110,6 +110,9 @@ func TestFormsAgreeWithSDK(t *testing.T) {
 	require.Equal(t, names(sdk.MessageRequest{}), names(messageIn{}))
 	require.Equal(t, names(sdk.Header{}), names(headerIn{}))
 	require.Equal(t, names(sdk.Approved{}), names(approvedIn{}))
+	require.Equal(t, names(sdk.Leg{}), names(legIn{}))
+	require.Equal(t, names(sdk.DeadLetterRequest{}), names(deadLetterIn{}))
+	require.Equal(t, names(sdk.DeadLetterFilter{}), names(filterIn{}))
 	require.Equal(t, names(sdk.Suppression{}), names(suppressionIn{}))
 }
 

@@ -69,15 +69,44 @@ func (n *names) message(m store.Message) sdk.Message {
 		Status: sdk.Status(m.Status.String()), Reason: m.Reason, Detail: m.Detail, To: m.To,
 		Template: draft.Template, TemplateVersion: draft.Version, Segments: m.Segments,
 		Connector: n.account(m.Account), Campaign: n.campaign(m.Campaign), ProviderID: m.ProviderID,
-		ClientRef: m.ClientRef, Attempts: m.Attempts, PossibleDuplicate: m.PossibleDuplicate,
+		ClientRef: m.ClientRef, Category: m.Category, Tag: m.Tag, OrderingKey: m.OrderingKey,
+		Leg: m.Leg, Legs: n.legs(m.Legs), Dropped: m.Dropped, Attempts: m.Attempts, PossibleDuplicate: m.PossibleDuplicate,
 		AcceptedAt: when(m.AcceptedAt), UpdatedAt: when(m.UpdatedAt), DueAt: when(m.DueAt), ExpiresAt: when(m.ExpiresAt),
 	}
+}
+
+// legs shows what became of each leg, of a message that has more than one.
+func (n *names) legs(legs []store.MessageLeg) []sdk.LegState {
+	out := make([]sdk.LegState, 0, len(legs))
+	for _, l := range legs {
+		s := legState(l.Channel, l.To, l.Within, l.Success)
+		if l.Status != 0 {
+			s.Status = sdk.Status(l.Status.String())
+		}
+		s.Reason, s.Connector, s.ProviderID = l.Reason, n.account(l.Account), l.ProviderID
+		s.Deadline, s.Winner = when(l.Until), l.Winner
+		out = append(out, s)
+	}
+	return out
+}
+
+// legState is what a leg was asked to be.
+func legState(ch delivery.Channel, to string, within time.Duration, success delivery.Status) sdk.LegState {
+	s := sdk.LegState{Channel: channel(ch), To: to}
+	if within > 0 {
+		s.Within = short(within)
+	}
+	if success != 0 {
+		s.Until = sdk.Status(success.String())
+	}
+	return s
 }
 
 func (n *names) fact(f delivery.Fact) sdk.Fact {
 	return sdk.Fact{
 		At: f.At.UTC(), Kind: f.Kind.String(), Status: sdk.Status(f.Status.String()), Attempt: f.Attempt,
-		Connector: n.account(f.Account), Code: f.Code, Detail: f.Detail, Until: when(f.Until),
+		Connector: n.account(f.Account), Code: f.Code, Detail: f.Detail, Route: f.Route, Content: f.Content, Leg: f.Leg,
+		Until: when(f.Until),
 	}
 }
 

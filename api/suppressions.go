@@ -85,6 +85,9 @@ func suppress(c *call) error {
 	if err := c.a.Store.Suppress(c.ctx(), c.tenant, entries); err != nil {
 		return err
 	}
+	if c.a.Operator != nil {
+		c.a.Operator.Suppressed(c.tenant)
+	}
 	if single {
 		return c.json(http.StatusCreated, showSuppression(entries[0]))
 	}

@@ -10,10 +10,11 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
-// A tenant has at most maxRates limits and a name of maxTitle bytes.
+// A tenant has at most maxRates limits, a name of maxTitle bytes and a weight of maxShare.
 const (
 	maxRates = 100
 	maxTitle = 200
+	maxShare = 100
 )
 
 func createTenant(c *call) error {
@@ -37,7 +38,10 @@ func createTenant(c *call) error {
 		}
 		return err
 	}
-	return c.tenantChanged(http.StatusCreated, t)
+	if c.a.Operator != nil {
+		c.a.Operator.TenantChanged(c.ctx(), t.ID)
+	}
+	return c.showTenant(http.StatusCreated, t)
 }
 
 func updateTenant(c *call) error {
@@ -57,18 +61,15 @@ func updateTenant(c *call) error {
 	if err != nil {
 		return err
 	}
-	t.ID, t.CreatedAt, t.DataKey = old.ID, old.CreatedAt, old.DataKey
-	if err := c.a.Store.UpdateTenant(c.ctx(), system(), t); err != nil {
+	t, err = c.changeTenant(old.ID, func(now *store.Tenant) {
+		// The rules of routing and retrying have routes of their own: they stay.
+		t.ID, t.CreatedAt, t.DataKey, t.Routes, t.Retry = now.ID, now.CreatedAt, now.DataKey, now.Routes, now.Retry
+		*now = t
+	})
+	if err != nil {
 		return err
 	}
-	return c.tenantChanged(http.StatusOK, t)
-}
-
-func (c *call) tenantChanged(status int, t store.Tenant) error {
-	if c.a.Operator != nil {
-		c.a.Operator.TenantChanged(c.ctx(), t.ID)
-	}
-	return c.showTenant(status, t)
+	return c.showTenant(http.StatusOK, t)
 }
 
 // pathTenant reads the tenant in the path.
@@ -85,10 +86,19 @@ func (c *call) pathTenant() (store.Tenant, error) {
 
 // tenantOf checks a request. Its connectors need not exist yet.
 func (c *call) tenantOf(in sdk.TenantRequest, f *faults) (store.Tenant, error) {
-	t := store.Tenant{Name: in.Name, DailyQuota: in.DailyQuota, OnAmbiguous: in.OnAmbiguous, Region: in.Region}
+	t := store.Tenant{
+		Name: in.Name, DailyQuota: in.DailyQuota, OnAmbiguous: in.OnAmbiguous, Region: in.Region, Weight: max(in.Weight, 1),
+		AcceptRate: in.AcceptRate, RerouteInDoubt: in.RerouteInDoubt,
+	}
 	line("/name", in.Name, maxTitle, f)
 	if in.DailyQuota < 0 {
 		f.add("/daily_quota", "invalid_value", "daily_quota is 0 (no bound) or more")
+	}
+	if in.Weight < 0 || in.Weight > maxShare {
+		f.add("/weight", "invalid_value", "weight is 1 (the default) to %d", maxShare)
+	}
+	if !(in.AcceptRate >= 0 && in.AcceptRate <= maxRate) {
+		f.add("/accept_rate", "invalid_value", "accept_rate is 0 (no bound) to %g per second", maxRate)
 	}
 	switch in.OnAmbiguous {
 	case "", "retry", "hold", "fail":
@@ -172,7 +182,7 @@ func (c *call) tenantOut(t store.Tenant) (sdk.Tenant, error) {
 	used, err := c.a.Store.Usage(c.ctx(), t.ID, c.a.Now())
 	out := sdk.Tenant{
 		ID: string(t.ID), Name: t.Name, DailyQuota: t.DailyQuota, UsedToday: used, OnAmbiguous: t.OnAmbiguous,
-		Region:    t.Region,
+		Region: t.Region, Weight: max(t.Weight, 1), AcceptRate: t.AcceptRate, RerouteInDoubt: t.RerouteInDoubt,
 		CreatedAt: when(t.CreatedAt),
 	}
 	if out.OnAmbiguous == "" {

@@ -51,37 +51,13 @@ type checked struct {
 // message checks one message. A *sdk.Error says what is wrong with it; any other error is not the message's fault.
 func (k *checker) message(in *messageIn) (checked, error) {
 	var f faults
-	if bytes.Equal(in.Vars, []byte("null")) {
-		in.Vars = nil
-	}
-	ch, err := delivery.ParseChannel(in.Channel)
+	first, err := k.leg(in, &f)
+	m := checked{version: first.version, NewMessage: store.NewMessage{
+		Channel: first.Channel, To: first.To, Payload: first.Payload, Segments: first.Segments, Account: first.Account,
+		ClientRef: in.ClientRef, Category: in.Category, Tag: in.Tag, OrderingKey: in.OrderingKey,
+	}}
 	if err != nil {
-		if in.Channel == "" {
-			return checked{}, failAt("/channel", "field_required", "the channel is missing: use sms, whatsapp, email or webhook")
-		}
-		return checked{}, failAt("/channel", "invalid_channel", "there is no channel %s: use sms, whatsapp, email or webhook",
-			quoted(in.Channel))
-	}
-	m := checked{NewMessage: store.NewMessage{Channel: ch, Segments: 1, ClientRef: in.ClientRef}}
-	if m.To, err = k.to(in, ch, &f); err != nil {
 		return m, err
-	}
-	content(in, ch, &f)
-	if in.Template != "" {
-		if m.version, err = k.template(in, ch, &f); err != nil {
-			return m, err
-		}
-	}
-	if contentRules[ch].segments {
-		text := in.Text
-		if in.Template != "" {
-			text = k.text(in)
-		}
-		var enc sms.Encoding
-		if m.Segments, enc = sms.Count(text); in.Template != "" && m.Segments > maxSegments {
-			f.add("/template", "too_many_segments", "with these vars the text needs %d segments in %s; %d is the most",
-				m.Segments, enc, maxSegments)
-		}
 	}
 	if m.Lane, err = delivery.ParseLane(in.Lane); err != nil {
 		f.add("/lane", "invalid_value", "there is no lane %s: use urgent, normal or bulk", quoted(in.Lane))
@@ -98,17 +74,67 @@ func (k *checker) message(in *messageIn) (checked, error) {
 	} else if strings.ContainsFunc(in.ClientRef, breaksLine) {
 		f.add("/client_ref", "control_character", "there is a line break or control character")
 	}
+	mark("/category", in.Category, maxMark, &f)
+	mark("/tag", in.Tag, maxMark, &f)
+	mark("/ordering_key", in.OrderingKey, maxOrderingKey, &f)
 	m.DueAt, m.ExpiresAt = k.schedule(in, &f)
-	if in.Connector != "" {
-		if m.Account, err = k.connector(in.Connector, ch, &f); err != nil {
-			return m, err
-		}
-	}
-	if err := f.problem(); err != nil {
+	if err := k.fallback(in, &m, &f); err != nil {
 		return m, err
 	}
-	m.Payload = appendDraft(make([]byte, 0, 64+len(in.Text)+len(in.HTML)+len(in.Vars)+len(in.Data)), in, ch, m.version)
-	return m, nil
+	return m, f.problem()
+}
+
+// checkedLeg is one way to reach the person, as the store takes it.
+type checkedLeg struct {
+	store.NewLeg
+	version int // of the template; 0 = literal content
+}
+
+// leg checks what a message and each of its further legs have in common: channel, recipient, content and connector. Its
+// Payload is made only when nothing is wrong so far.
+func (k *checker) leg(in *messageIn, f *faults) (checkedLeg, error) {
+	var l checkedLeg
+	if bytes.Equal(in.Vars, []byte("null")) {
+		in.Vars = nil
+	}
+	ch, err := delivery.ParseChannel(in.Channel)
+	switch {
+	case in.Channel == "":
+		return l, failAt("/channel", "field_required", "the channel is missing: use sms, whatsapp, email or webhook")
+	case err != nil:
+		return l, failAt("/channel", "invalid_channel", "there is no channel %s: use sms, whatsapp, email or webhook",
+			quoted(in.Channel))
+	}
+	l.Channel, l.Segments = ch, 1
+	if l.To, err = k.to(in, ch, f); err != nil {
+		return l, err
+	}
+	content(in, ch, f)
+	if in.Template != "" {
+		if l.version, err = k.template(in, ch, f); err != nil {
+			return l, err
+		}
+	}
+	if contentRules[ch].segments {
+		text := in.Text
+		if in.Template != "" {
+			text = k.text(in)
+		}
+		var enc sms.Encoding
+		if l.Segments, enc = sms.Count(text); in.Template != "" && l.Segments > maxSegments {
+			f.add("/template", "too_many_segments", "with these vars the text needs %d segments in %s; %d is the most",
+				l.Segments, enc, maxSegments)
+		}
+	}
+	if in.Connector != "" {
+		if l.Account, err = k.connector(in.Connector, ch, f); err != nil {
+			return l, err
+		}
+	}
+	if len(f.list) == 0 {
+		l.Payload = appendDraft(make([]byte, 0, 64+len(in.Text)+len(in.HTML)+len(in.Vars)+len(in.Data)), in, ch, l.version)
+	}
+	return l, nil
 }
 
 // to normalises the recipient.

@@ -18,7 +18,7 @@ const (
 func (b *bench) accepts() iter.Seq2[string, func(context.Context) error] {
 	return func(yield func(string, func(context.Context) error) bool) {
 		_ = yield("accept_single", b.acceptSingle) && yield("accept_batched", b.acceptBatched) &&
-			yield("queue", b.waiting)
+			yield("queue", b.waiting) && yield("overload", b.overload)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestEveryRow(t *testing.T) {
 			require.Positive(t, v, "%s of %s", k, got[len(got)-1])
 		}
 	}
-	require.Equal(t, []string{"sms", "whatsapp", "email", "webhook", "accept_single", "accept_batched", "queue"}, got)
+	require.Equal(t, []string{"sms", "whatsapp", "email", "webhook", "accept_single", "accept_batched", "queue", "overload"}, got)
 	left, err := os.ReadDir(filepath.Dir(file))
 	require.NoError(t, err)
 	require.Len(t, left, 1, "the engines' directories are still there")

@@ -52,6 +52,9 @@ type Deps struct {
 	// MaxWaiting is how many messages of one campaign may wait in the store before its expansion stands still; ten times
 	// as many when they wait for a later attempt. 0 = 20,000.
 	MaxWaiting int
+	// Yield reports whether expansions should stand still for a while, because the store has more to do than it can; nil =
+	// never.
+	Yield func() bool
 }
 
 // Service imports, checks, controls, expands and reports. Its methods may be called from many goroutines, Run from one.
@@ -89,6 +92,9 @@ func New(d Deps) *Service {
 	}
 	if d.Rates == nil {
 		d.Rates = func(delivery.TenantID, delivery.Channel) float64 { return 0 }
+	}
+	if d.Yield == nil {
+		d.Yield = func() bool { return false }
 	}
 	if d.MaxWaiting <= 0 {
 		d.MaxWaiting = 20_000

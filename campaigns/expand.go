@@ -174,6 +174,9 @@ func (s *Service) advance(ctx context.Context, c store.Campaign, now time.Time) 
 	if room <= 0 || room < min(sliceSize, s.MaxWaiting)/2 { // no slices of a few people each
 		return false, nil
 	}
+	if s.Yield() { // the next look tries again
+		return false, nil
+	}
 	err = s.expand(ctx, c, room, now)
 	var quota *store.QuotaError
 	if errors.As(err, &quota) {

@@ -72,6 +72,24 @@ type Checker interface {
 	Check(ctx context.Context) error
 }
 
+// Querier is the capability of asking the provider what became of an attempt without an answer; a Kind whose Ambiguity
+// is Query has it. Query may be called concurrently and makes one exchange.
+type Querier interface {
+	// Query returns Sent when the provider has the message, ErrNotTaken when it is certain that it never took it, and any
+	// other error when it cannot tell now.
+	Query(ctx context.Context, d Doubt) (delivery.Sent, error)
+}
+
+// Doubt names an attempt without an answer.
+type Doubt struct {
+	Message delivery.MessageID
+	Tenant  delivery.TenantID
+	Since   time.Time // when it ended without an answer
+}
+
+// ErrNotTaken is what Query returns when the provider says that it never took the message.
+var ErrNotTaken = errors.New("the provider never took the message")
+
 // Ambiguity is how a kind settles an attempt without a decisive answer.
 type Ambiguity string
 
@@ -126,6 +144,9 @@ type Kind struct {
 	Receipts bool
 	// ReceiptsByProviderID is set when receipts carry only the provider's id, so that the engine must index it.
 	ReceiptsByProviderID bool
+	// Peers is set when each recipient is a server of its own (webhooks): that many of them fail says nothing about the
+	// account, which then never rests for it.
+	Peers bool
 	// Open makes a connector for one account. It checks its settings but makes no network traffic: an account opens even
 	// while its provider is away. The engine calls Close, where the connector has it, when the account goes.
 	Open func(a *Account) (Connector, error)

@@ -18,12 +18,15 @@ const (
 	FactReturned   FactKind = 9  // back in the queue without an attempt; Code = why
 	FactLate       FactKind = 10 // an outcome that came after its claim had been taken over; kept, not applied
 	FactRedelivery FactKind = 11 // queued again after an ambiguous attempt: a possible duplicate
+	FactFallback   FactKind = 12 // the next leg begins; Code = why, Leg = its number, Until = its deadline
+	FactRedriven   FactKind = 13 // a dead letter queued again by a person; Until = its new expiry
+	FactDropped    FactKind = 14 // a dead letter that a person has put away; its status stays
 )
 
 var factNames = map[FactKind]string{
 	FactAccepted: "accepted", FactHeld: "held", FactClaimed: "claimed", FactSent: "sent", FactDeferred: "deferred",
 	FactAmbiguous: "ambiguous", FactEnded: "ended", FactReceipt: "receipt", FactReturned: "returned", FactLate: "late",
-	FactRedelivery: "redelivery",
+	FactRedelivery: "redelivery", FactFallback: "fallback", FactRedriven: "redriven", FactDropped: "dropped",
 }
 
 func (k FactKind) String() string { return factNames[k] }
@@ -40,6 +43,9 @@ type Fact struct {
 	Code    string    // a stable word: reason, provider code or provider id
 	Detail  string    // one line, safe to show
 	Until   time.Time // when something happens next; zero = never
+	Route   string    // why this account was chosen, such as "rule 2: +91"; "" = not chosen by this fact
+	Content string    // what was rendered, such as "otp v3"; "" = literal content, or nothing was rendered
+	Leg     int       // the leg it belongs to, from 1 for the first fallback; 0 = the first leg
 }
 
 // Standing is what the running pipeline knows about a queue's head beyond what is stored: why nothing of it goes now.

@@ -29,7 +29,7 @@ const (
 	StatusSuppressed  Status = 22 // the person must not be written to
 	StatusExpired     Status = 23 // its time ran out before a hand-off
 	StatusCanceled    Status = 24 // stopped before a hand-off
-	StatusUnknown     Status = 25 // at-most-once, and the one attempt has no decisive answer
+	StatusUnknown     Status = 25 // it ended without anybody knowing whether an attempt in doubt had arrived
 )
 
 // Statuses lists every status in the order of a message's life.
@@ -126,31 +126,60 @@ func (w Writer) String() string {
 var moves = map[Status]map[Status][]Writer{
 	0:               {StatusScheduled: {ByAccept}, StatusQueued: {ByAccept}, StatusHeld: {ByAccept}, StatusSuppressed: {ByAccept}},
 	StatusScheduled: {StatusQueued: {ByPlan}, StatusSending: {ByClaim}, StatusCanceled: {ByOperator}, StatusExpired: {ByPlan}},
-	StatusQueued:    {StatusSending: {ByClaim}, StatusHeld: {ByPlan, ByOperator}, StatusCanceled: {ByOperator}, StatusExpired: {ByPlan}},
-	StatusHeld:      {StatusQueued: {ByPlan, ByOperator}, StatusSending: {ByClaim}, StatusCanceled: {ByOperator}, StatusExpired: {ByPlan}},
-	StatusDeferred:  {StatusSending: {ByClaim}, StatusHeld: {ByPlan, ByOperator}, StatusCanceled: {ByOperator}, StatusExpired: {ByPlan}},
+	// A message that is stopped or expires after an attempt in doubt ends as unknown: canceled and expired say that nobody
+	// has it. A receipt that comes while the next attempt is still to be made proves that the one in doubt arrived, or, for
+	// a message with several legs, that an earlier one did. Such a message that is stopped or expires before its present
+	// leg goes, after an earlier one was handed off, ends as sent: that is what is true of it.
+	StatusQueued: {
+		StatusSending: {ByClaim}, StatusHeld: {ByPlan, ByOperator}, StatusCanceled: {ByOperator}, StatusExpired: {ByPlan},
+		StatusUnknown: {ByPlan, ByOperator}, StatusSent: {ByReceipt, ByPlan, ByOperator},
+		StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt},
+	},
+	StatusHeld: {
+		StatusQueued: {ByPlan, ByOperator}, StatusSending: {ByClaim}, StatusCanceled: {ByOperator}, StatusExpired: {ByPlan},
+		StatusScheduled: {ByPlan}, // its turn in an order has come, and its own time has not
+		StatusUnknown:   {ByPlan, ByOperator}, StatusSent: {ByReceipt, ByPlan, ByOperator},
+		StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt},
+	},
+	StatusDeferred: {
+		StatusQueued: {ByPlan, ByOperator}, StatusSending: {ByClaim}, StatusHeld: {ByPlan, ByOperator},
+		StatusCanceled: {ByOperator}, StatusExpired: {ByPlan}, StatusUnknown: {ByPlan, ByOperator},
+		StatusSent:      {ByReceipt, ByPlan, ByOperator},
+		StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt},
+	},
 	StatusSending: {
 		StatusQueued:     {BySend, ByPlan}, // returned unstarted: drain, lease run out before the first byte
 		StatusHeld:       {BySend},
 		StatusDeferred:   {BySend},
 		StatusAmbiguous:  {BySend, ByPlan},
-		StatusSent:       {BySend},
+		StatusSent:       {BySend, ByReceipt},
 		StatusFailed:     {BySend},
 		StatusSuppressed: {BySend},
 		StatusExpired:    {BySend},
 		StatusCanceled:   {BySend}, // a cancel that came between claim and first byte
+		StatusUnknown:    {BySend},
 		// A receipt may overtake our own record of the answer; it proves the hand-off.
 		StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt},
 	},
 	StatusAmbiguous: {
-		StatusSent: {ByReceipt, ByPlan}, StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt},
-		StatusQueued: {ByPlan}, StatusHeld: {ByPlan}, StatusUnknown: {ByPlan}, StatusFailed: {ByPlan}, StatusExpired: {ByPlan},
+		// BySend: a worker whose lease had run out brings the answer after all, and nobody has claimed the message since.
+		StatusSent: {BySend, ByReceipt, ByPlan}, StatusFailed: {BySend, ByPlan}, StatusDeferred: {BySend},
+		StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt},
+		StatusQueued: {ByPlan}, StatusHeld: {ByPlan}, StatusUnknown: {ByPlan}, StatusExpired: {ByPlan},
 	},
-	StatusSent:        {StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt}},
-	StatusDelivered:   {StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt}}, // e-mail only: an asynchronous bounce wins
-	StatusRead:        {StatusUndelivered: {ByReceipt}},                          // e-mail only, for the same reason
-	StatusUndelivered: {StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}},   // phone channels only: late success corrects
-	StatusUnknown:     {StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt}},
+	// A leg that has run out of time makes way for the next one: only a message with legs left goes back to queued here.
+	StatusSent:      {StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt}, StatusQueued: {ByPlan}},
+	StatusDelivered: {StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt}}, // e-mail only: an asynchronous bounce wins
+	StatusRead:      {StatusUndelivered: {ByReceipt}},                          // e-mail only, for the same reason
+	// Phone channels only: late success corrects. ByPlan begins the next leg.
+	StatusUndelivered: {StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusQueued: {ByPlan}},
+	StatusUnknown: {
+		StatusSent: {ByReceipt}, StatusDelivered: {ByReceipt}, StatusRead: {ByReceipt}, StatusUndelivered: {ByReceipt},
+		StatusQueued: {ByOperator}, // redriven by a person who accepts a possible duplicate
+	},
+	StatusFailed:     {StatusQueued: {ByPlan, ByOperator}}, // the next leg; a redrive
+	StatusSuppressed: {StatusQueued: {ByPlan}},             // the next leg, on another channel
+	StatusExpired:    {StatusQueued: {ByOperator}},         // a redrive
 }
 
 // CanMove reports whether w may move a message from one status to another.
@@ -184,9 +213,11 @@ func AfterReceipt(ch Channel, have, says Status) (Status, bool) {
 	switch {
 	case ranked && to > from:
 		return says, true
-	case says == StatusSent && have != StatusAmbiguous:
-		// Our own record of the answer says more, and is on its way; an unknown outcome stays unknown.
-	case !ranked && (have == StatusSending || have == StatusAmbiguous || have == StatusUnknown):
+	case ranked:
+		return have, false
+	}
+	switch have { // before a hand-off that we know of: the receipt proves it
+	case StatusQueued, StatusHeld, StatusDeferred, StatusSending, StatusAmbiguous, StatusUnknown:
 		return says, true
 	}
 	return have, false

@@ -38,8 +38,17 @@ func (e *Engine) ConnectorsChanged(ctx context.Context) {
 	}
 }
 
-// TenantChanged makes the running engine follow a tenant's limits and policy.
-func (e *Engine) TenantChanged(_ context.Context, id delivery.TenantID) { e.pipeline.TenantChanged(id) }
+// TenantChanged makes the running engine follow a tenant's limits, routes and policy. It is called after each change,
+// which is in the store by then: see ConnectorsChanged.
+func (e *Engine) TenantChanged(ctx context.Context, id delivery.TenantID) {
+	e.pipeline.TenantChanged(id)
+	if err := e.wakeUnrouted(context.WithoutCancel(ctx)); err != nil {
+		e.log.Error("messages that wait for a connector look again when their time comes", "err", err)
+	}
+}
+
+// Suppressed makes the running engine refuse addresses that it has claimed messages for.
+func (e *Engine) Suppressed(id delivery.TenantID) { e.pipeline.Suppressed(id) }
 
 // loadAccounts opens what is new or changed, keeps what is not, and lets the pipeline close the rest. An account that
 // does not open is left out with a reason in the log: the others must not suffer.
@@ -74,7 +83,14 @@ func (e *Engine) loadAccounts(ctx context.Context) error {
 	}
 	e.pipeline.SetAccounts(list)
 	// What waited for a connector to come or to come back may go now.
-	for _, reason := range []string{routing.ReasonNoConnector, routing.ReasonConnectorPaused, routing.ReasonConnectorDown} {
+	return e.wakeUnrouted(ctx)
+}
+
+// wakeUnrouted makes every message look again that has found no connector to go by.
+func (e *Engine) wakeUnrouted(ctx context.Context) error {
+	for _, reason := range []string{
+		routing.ReasonNoConnector, routing.ReasonConnectorPaused, routing.ReasonConnectorDown, routing.ReasonInDoubt,
+	} {
 		if err := e.pipeline.Wake(ctx, reason); err != nil {
 			return err
 		}
@@ -181,18 +197,17 @@ func (e *Engine) rateInForce(tenant delivery.TenantID, ch delivery.Channel) floa
 			bound = r
 		}
 	}
-	if c := e.pipeline.Accounts.Choose(tenant, ch, delivery.AccountID{}, e.cfg.Clock.Now()); c.Account != nil {
-		tighten(c.Account.PerSecond)
-		if c.Probe {
-			c.Account.Unprobe()
-		}
-	}
-	if t, err := e.store.Tenant(context.Background(), system, tenant); err == nil {
+	t, err := e.store.Tenant(context.Background(), system, tenant)
+	if err == nil {
 		for _, r := range t.Rates {
 			if (r.Channel == 0 || r.Channel == ch) && r.Account == "" {
 				tighten(r.PerSecond)
 			}
 		}
+	}
+	q := routing.Query{Tenant: tenant, Channel: ch, Rules: t.Routes}
+	for _, s := range e.pipeline.Accounts.Explain(&q, e.cfg.Clock.Now()).Shares() {
+		tighten(s.Account.PerSecond / s.Part)
 	}
 	return bound
 }

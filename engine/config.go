@@ -32,14 +32,39 @@ type Config struct {
 	// Retry are the delays between attempts after temporary failures; the last one repeats until the message expires.
 	// Empty = 5s, 30s, 5m, 30m, 2h.
 	Retry []time.Duration `yaml:"retry"`
+	// RetryJitter is the share of each of these delays that is drawn at random, 0–1: with 1 an attempt is made at any time
+	// up to the delay, which spreads messages that failed together best; with 0 exactly after it. Unset = 1.
+	RetryJitter *float64 `yaml:"retry_jitter"`
 	// DrainTimeout bounds how long Shutdown waits for attempts under way; 0 = 30 s.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
+	// Admission bounds what the API takes on at once.
+	Admission AdmissionConfig `yaml:"admission"`
 	// Log says what is logged by a server; an embedder passes Logger instead.
 	Log LogConfig `yaml:"log"`
 
 	Logger  *slog.Logger    `yaml:"-"` // nil = silent
 	Clock   clockwork.Clock `yaml:"-"` // nil = the real one
 	Version string          `yaml:"-"`
+}
+
+// AdmissionConfig bounds what the API takes on at once, so that an engine with too much to do stays fast at what it does
+// and says so to the rest. Zero fields take the defaults.
+type AdmissionConfig struct {
+	// MaxConnections is how many connections the server has open at once; one more closes the one that has been idle for
+	// longest. 0 = 2,048.
+	MaxConnections int `yaml:"max_connections"`
+	// MaxRequests is how many requests with a single message may be in progress at once; the number of others follows
+	// from it. It falls by itself while the disk is slow. 0 = 640.
+	MaxRequests int `yaml:"max_requests"`
+	// MaxBodies is how many bytes of request bodies may be held at once, at least 16MiB; "" = 64MiB.
+	MaxBodies string `yaml:"max_bodies"`
+	// TargetDelay is how long writes may stand in front of the store before fewer single messages are taken. Fewer lists
+	// and reports are taken from a twentieth of it, fewer batches from an eighth, fewer provider reports from the double.
+	// 0 = 1 s.
+	TargetDelay time.Duration `yaml:"target_delay"`
+	// MinFree is what must be free on the file system of dir for messages to be accepted: a size such as 256MB, a share
+	// such as 10%, or 0 for no check; "" = 5% or 256MB, whichever is more.
+	MinFree string `yaml:"min_free"`
 }
 
 // LogConfig is the form of a server's log.
@@ -83,8 +108,14 @@ func (c *Config) Check() error {
 			return fmt.Errorf("configuration: retry: %s is not a delay: use values such as 5s or 30m", d)
 		}
 	}
+	if j := c.RetryJitter; j != nil && !(*j >= 0 && *j <= 1) { // not a number is neither
+		return fmt.Errorf("configuration: retry_jitter: %v is not a share: use a number from 0 to 1", *j)
+	}
 	if c.DrainTimeout < 0 {
 		return fmt.Errorf("configuration: drain_timeout: %s is negative", c.DrainTimeout)
+	}
+	if err := c.Admission.check(); err != nil {
+		return err
 	}
 	if _, err := c.Log.level(); err != nil {
 		return err
@@ -125,6 +156,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 30 * time.Second
+	}
+	if c.Admission.MaxConnections == 0 {
+		c.Admission.MaxConnections = defaultConnections
 	}
 	if c.Broker == "" {
 		c.Broker = broker.Memory

@@ -51,6 +51,7 @@ type Engine struct {
 	ids       *delivery.IDs
 	handler   http.Handler
 	accounts  accounts
+	door      door
 
 	addr atomic.Value // string
 
@@ -95,10 +96,11 @@ func New(cfg Config, kinds ...connectors.Kind) (_ *Engine, err error) {
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(cfg.Version))
+	e.openDoor(metrics)
 	e.pipeline, err = pipeline.New(pipeline.Options{
 		Store: e.store, Limiter: memory.New(), Templates: templates.NewCache(4096), Router: e.router,
 		Publish: e.broker, Subscribe: e.broker, Clock: cfg.Clock, Log: cfg.Logger, Metrics: metrics,
-		Node: "embedded", Dir: filepath.Join(cfg.Dir, "journal"), Retry: cfg.Retry,
+		Node: "embedded", Dir: filepath.Join(cfg.Dir, "journal"), Retry: cfg.Retry, Jitter: cfg.RetryJitter,
 	})
 	if err != nil {
 		return nil, err
@@ -106,10 +108,12 @@ func New(cfg Config, kinds ...connectors.Kind) (_ *Engine, err error) {
 	e.campaigns = campaigns.New(campaigns.Deps{
 		Store: e.store, IDs: e.ids, Clock: cfg.Clock, Log: cfg.Logger, Dir: cfg.Dir,
 		Accepted: e.hint, PausedChanged: e.pipeline.CampaignPaused, Rates: e.rateInForce,
+		Yield: func() bool { return e.door.gate.Yields(cfg.Clock.Now()) },
 	})
 	e.handler = api.New(api.Deps{
 		Store: e.store, Accept: e.pipeline, Registry: e.registry, Vault: e.vault, IDs: e.ids, Now: cfg.Clock.Now, Log: cfg.Logger,
 		Campaigns: e.campaigns, Traffic: e.pipeline, Operator: e, Callbacks: e.pipeline, URLAllowed: e.guard.CheckURL,
+		Admission: e.door.gate, Parts: e.parts, Hints: e.pipeline, Routes: routes{e.pipeline},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: cfg.Version, PublicURL: e.publicURL(),
 	})
 	return e, nil
@@ -170,7 +174,8 @@ func (e *Engine) Start(ctx context.Context) error {
 	if ln != nil {
 		e.addr.Store(ln.Addr().String())
 		e.server = api.Server(e.handler, e.log)
-		e.wg.Go(func() { _ = e.server.Serve(ln) })
+		bounded := api.Connections(e.server, ln, e.cfg.Admission.MaxConnections)
+		e.wg.Go(func() { _ = e.server.Serve(bounded) })
 	}
 	e.started = true
 	e.log.Info("engine is ready", "listen", e.Addr(), "dir", e.cfg.Dir, "version", e.cfg.Version)
@@ -184,6 +189,8 @@ func (e *Engine) start(ctx context.Context) error {
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	e.cancel = cancel
+	e.checkDisk()
+	e.wg.Go(func() { e.watchDisk(run) })
 	e.wg.Go(func() {
 		if err := e.router.Run(run); err != nil {
 			e.log.Error("the message router stopped", "err", err)

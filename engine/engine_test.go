@@ -120,17 +120,20 @@ func TestReadConfig(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
-	c, err := engine.ReadConfig(write("dir: /srv/msgctl\nretry: [1s, 1m]\nlog: { level: debug }\n"))
+	c, err := engine.ReadConfig(write("dir: /srv/msgctl\nretry: [1s, 1m]\nretry_jitter: 0\nlog: { level: debug }\n"))
 	require.NoError(t, err)
 	require.Equal(t, "/srv/msgctl", c.Dir)
 	require.Equal(t, engine.DefaultListen, c.Listen)
 	require.Equal(t, []time.Duration{time.Second, time.Minute}, c.Retry)
+	require.Zero(t, *c.RetryJitter, "exact delays are not the default")
 	for name, bad := range map[string]struct{ text, says string }{
 		"unknown key":   {"dir: x\nlisen: 1\n", "lisen"},
 		"wrong type":    {"dir: [x]\n", "dir"},
 		"bad level":     {"log: { level: loud }\n", "log.level"},
 		"bad format":    {"log: { format: xml }\n", "log.format"},
 		"bad retry":     {"retry: [0s]\n", "retry"},
+		"bad jitter":    {"retry_jitter: 1.5\n", "retry_jitter"},
+		"no number":     {"retry_jitter: .nan\n", "retry_jitter"},
 		"negative":      {"drain_timeout: -1s\n", "drain_timeout"},
 		"empty dir":     {"dir: \"\"\n", "dir"},
 		"not yaml":      {"dir: {\n", "engine.yaml"},

@@ -8,25 +8,19 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
-// tenantView is what the path needs to know of a tenant.
-type tenantView struct {
-	rates       []store.TenantRate
-	onAmbiguous string
-}
-
 // tenantCache keeps tenants' limits and policies until they change.
 type tenantCache struct {
-	load  func(delivery.TenantID) (tenantView, error)
-	views sync.Map // delivery.TenantID → tenantView
+	load  func(delivery.TenantID) (*store.Tenant, error)
+	views sync.Map // delivery.TenantID → *store.Tenant; nobody changes one
 
 	mu      sync.Mutex // of changes to views
 	changes int        // counts forget: a view that was read before one must not be kept after it
 }
 
-// get returns the view of a tenant, or why it cannot be read now.
-func (c *tenantCache) get(id delivery.TenantID) (tenantView, error) {
+// get returns a tenant, not to be changed, or why it cannot be read now.
+func (c *tenantCache) get(id delivery.TenantID) (*store.Tenant, error) {
 	if v, ok := c.views.Load(id); ok {
-		return v.(tenantView), nil
+		return v.(*store.Tenant), nil
 	}
 	c.mu.Lock()
 	before := c.changes
@@ -43,6 +37,13 @@ func (c *tenantCache) get(id delivery.TenantID) (tenantView, error) {
 	return v, nil
 }
 
+// known returns a tenant that has been read already, not to be changed, or nil. It never waits.
+func (c *tenantCache) known(id delivery.TenantID) *store.Tenant {
+	v, _ := c.views.Load(id)
+	t, _ := v.(*store.Tenant)
+	return t
+}
+
 func (c *tenantCache) forget(id delivery.TenantID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -50,9 +51,9 @@ func (c *tenantCache) forget(id delivery.TenantID) {
 	c.views.Delete(id)
 }
 
-func (p *Pipeline) loadTenant(id delivery.TenantID) (tenantView, error) {
+func (p *Pipeline) loadTenant(id delivery.TenantID) (*store.Tenant, error) {
 	t, err := p.store.Tenant(p.ctx, system, id)
-	return tenantView{rates: t.Rates, onAmbiguous: t.OnAmbiguous}, err
+	return &t, err
 }
 
 // campaignCache keeps the rate of campaigns that have messages under way, and which of them are paused.

@@ -21,27 +21,28 @@ func TestAClaimIsBegunOrTakenBackButNotBoth(t *testing.T) {
 	var c claims
 	for i := range 1000 {
 		k := attemptKey{delivery.MessageID{15: byte(i)}, i}
-		c.add([]store.Claimed{{ID: k.id, Epoch: k.epoch}})
+		c.add([]store.Claimed{{ID: k.id, Epoch: k.epoch}}, time.Minute)
 		var begun, taken bool
 		var wg sync.WaitGroup
-		wg.Go(func() { begun = c.begin(k) })
+		wg.Go(func() { begun = c.begin(k, delivery.AccountID{1}, 0) })
 		wg.Go(func() { taken = c.takeBack(k) })
 		wg.Wait()
 		require.NotEqual(t, begun, taken)
 		require.Equal(t, taken, c.takeBack(k), "it stays as it was decided")
-		require.Equal(t, begun, c.begin(k))
+		require.Equal(t, begun, c.begin(k, delivery.AccountID{1}, 0))
 		c.end(k)
 	}
 	require.Empty(t, c.open)
-	require.False(t, c.begin(attemptKey{epoch: 1}), "nobody claimed it")
+	require.Zero(t, c.running())
+	require.False(t, c.begin(attemptKey{epoch: 1}, delivery.AccountID{1}, 0), "nobody claimed it")
 }
 
 // A tenant that changes while its old row is being read must not be kept as it was.
 func TestAChangedTenantIsNotKeptAsItWas(t *testing.T) {
 	policy := "retry"
 	var c tenantCache
-	c.load = func(delivery.TenantID) (tenantView, error) {
-		v := tenantView{onAmbiguous: policy}
+	c.load = func(delivery.TenantID) (*store.Tenant, error) {
+		v := &store.Tenant{OnAmbiguous: policy}
 		if policy == "retry" {
 			policy = "fail"
 			c.forget("acme")
@@ -51,9 +52,9 @@ func TestAChangedTenantIsNotKeptAsItWas(t *testing.T) {
 	for _, want := range []string{"retry", "fail", "fail"} {
 		v, err := c.get("acme")
 		require.NoError(t, err)
-		require.Equal(t, want, v.onAmbiguous)
+		require.Equal(t, want, v.OnAmbiguous)
 	}
-	c.load = func(delivery.TenantID) (tenantView, error) { return tenantView{}, errors.New("away") }
+	c.load = func(delivery.TenantID) (*store.Tenant, error) { return nil, errors.New("away") }
 	c.forget("acme")
 	_, err := c.get("acme")
 	require.Error(t, err)
@@ -73,9 +74,11 @@ func TestAStageThatPanicsEndsOneMessage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := &Pipeline{
 				log: slog.New(slog.DiscardHandler), clock: clockwork.NewFakeClock(), metrics: newMetrics(prometheus.NewRegistry()),
-				opt: Options{Retry: []time.Duration{time.Second}},
+				opt: Options{
+					Retry: []time.Duration{time.Second}, Jitter: new(1.0), Chance: func(delivery.MessageID, int) float64 { return 0 },
+				},
 			}
-			p.tenants.load = func(delivery.TenantID) (tenantView, error) { return tenantView{}, nil }
+			p.tenants.load = func(delivery.TenantID) (*store.Tenant, error) { return &store.Tenant{}, nil }
 			p.recorder = newRecorder(p)
 			p.attempt = []stage{{name: "planted", onClaim: func(m *passage, _ time.Time) {
 				if c.begun {

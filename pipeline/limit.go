@@ -26,7 +26,7 @@ type boundsBuffer struct {
 }
 
 // limit returns a message that has just been given its permit, or the time before which there is none to give (zero:
-// nothing waits). Urgent lanes go before normal ones and those before bulk; lanes of the same urgency take turns.
+// nothing waits, or not before an attempt has ended). Whose turn it is stands in fair.go.
 func (p *Pipeline) limit(s *station, now time.Time) (*passage, time.Time) {
 	s.mu.Lock()
 	var back []*passage
@@ -39,49 +39,88 @@ func (p *Pipeline) limit(s *station, now time.Time) (*passage, time.Time) {
 }
 
 // permit is limit with the station locked; what has to go back to the store is added to back.
-func (p *Pipeline) permit(s *station, now time.Time, back *[]*passage) (*passage, time.Time) {
-	var next time.Time
-	for _, urgency := range [...]delivery.Lane{delivery.Urgent, delivery.Normal, delivery.Bulk} {
-		for i := 0; i < len(s.turn); i++ {
-			l := s.turn[i]
-			if l.key.queue.Lane != urgency {
-				continue
+func (p *Pipeline) permit(s *station, now time.Time, back *[]*passage) (m *passage, next time.Time) {
+	why, until, resting := s.acct.Resting()
+	switch {
+	case resting && !s.rested:
+		s.pace.rest(now)
+	case s.rested && !resting:
+		s.crowd.restart()
+		s.pace.recover(now)
+	}
+	s.rested = resting
+	for _, b := range s.order.order() {
+		// A resting account has only its probe to send: how many it can take is no question then.
+		if !resting && !s.crowd.room(b.lane()) {
+			s.full = true
+			continue
+		}
+		var d limits.Decision
+		everybody := false // is refused
+		if s.bands[b].next(p.weight, func(l *lane) (float64, verdict) {
+			switch {
+			case l.notBefore.After(now):
+			case len(l.waiting) == 0:
+			case p.campaigns.paused(l.waiting[0].Campaign):
+				l.empty(back, func(w *passage) { w.giveBack(store.ReasonCampaignPaused) })
+			case resting && !l.waiting[0].probe:
+				p.rest(s, l, why, later(until, now), back)
+			default:
+				d, everybody = p.reserve(s, l.waiting[0], now)
+				switch {
+				case d.Go:
+					m = l.take()
+					return m.cost(), took
+				case everybody && !resting:
+					return 0, stopped
+				}
+				p.wait(s, l, d, now, back)
 			}
 			if len(l.waiting) == 0 {
-				s.turn = append(s.turn[:i], s.turn[i+1:]...)
 				delete(s.lanes, l.key)
-				i--
-				continue
+				return 0, gone
 			}
-			if l.notBefore.After(now) {
-				next = sooner(next, l.notBefore)
-				continue
-			}
-			m := l.waiting[0]
-			if p.campaigns.paused(m.Campaign) {
-				l.empty(back, func(w *passage) { w.giveBack(store.ReasonCampaignPaused) })
-				continue
-			}
-			if why, until, resting := s.acct.Resting(); resting && !m.probe {
-				p.rest(s, l, why, later(until, now), back)
-				continue
-			}
-			d := p.reserve(s, m, now)
-			if !d.Go {
-				l.notBefore = d.NotBefore
-				p.overflow(s, l, d, now, back)
-				if len(l.waiting) > 0 {
-					next = sooner(next, l.notBefore)
-				}
-				continue
-			}
-			l.waiting[0] = nil
-			l.waiting = l.waiting[1:]
-			s.turn = append(append(s.turn[:i], s.turn[i+1:]...), l)
+			next = sooner(next, l.notBefore)
+			return 0, cannot
+		}) {
+			s.order.spend(b, m.cost())
+			s.crowd.begin(m.Queue.Lane)
 			return m, time.Time{}
+		}
+		if everybody && !resting {
+			return nil, p.waitAll(s, d, now, back)
 		}
 	}
 	return nil, next
+}
+
+// take removes a lane's first message.
+func (l *lane) take() *passage {
+	m := l.waiting[0]
+	l.waiting[0] = nil
+	l.waiting = l.waiting[1:]
+	return m
+}
+
+// wait makes a lane wait for what refused its first message.
+func (p *Pipeline) wait(s *station, l *lane, d limits.Decision, now time.Time, back *[]*passage) {
+	l.notBefore = d.NotBefore
+	p.overflow(s, l, d, now, back)
+}
+
+// waitAll makes every lane wait for what holds for the whole account. Nobody may overtake the one whose turn it is by
+// being cheaper.
+func (p *Pipeline) waitAll(s *station, d limits.Decision, now time.Time, back *[]*passage) (next time.Time) {
+	s.pace.wait(now)
+	for _, l := range s.turn {
+		if !l.notBefore.After(d.NotBefore) {
+			p.wait(s, l, d, now, back)
+		}
+		if len(l.waiting) > 0 {
+			next = sooner(next, l.notBefore)
+		}
+	}
+	return next
 }
 
 // rest gives back the messages of a lane whose account rests. Route, which knows every account, decides about them anew.
@@ -93,7 +132,7 @@ func (p *Pipeline) rest(s *station, l *lane, why string, until time.Time, back *
 			return
 		}
 		m.giveBack(routing.ReasonConnectorDown)
-		block = true
+		block = block || !m.alone
 	})
 	if block {
 		p.planner.narrow(l.key.queue, windowMin)
@@ -124,23 +163,24 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// reserve asks for one permit over every bound that applies to m.
-func (p *Pipeline) reserve(s *station, m *passage, now time.Time) limits.Decision {
-	b, err := p.boundsFor(s, m)
+// reserve asks for one permit over every bound that applies to m. When it is refused, everybody says that the account's
+// own bound or a pause of it is what stands in the way, whoever asks.
+func (p *Pipeline) reserve(s *station, m *passage, now time.Time) (d limits.Decision, everybody bool) {
+	b, err := p.boundsFor(s, m, now)
 	if err == nil {
-		var d limits.Decision
 		if d, err = p.opt.Limiter.Reserve(s.ctx, now, b.bounds, m.cost()); err == nil {
-			return d
+			return d, d.Blocking <= 0 // the account is the first bound, and nothing but accounts is ever paused
 		}
 	}
 	// Nothing goes past a limit that is not known.
 	if s.ctx.Err() == nil && p.ctx.Err() == nil {
 		p.log.Warn("limits cannot be asked", "tenant", string(m.Queue.Tenant), "err", err)
 	}
-	return limits.Decision{NotBefore: now.Add(time.Second), Blocking: -1}
+	return limits.Decision{NotBefore: now.Add(time.Second), Blocking: -1}, false
 }
 
-func (p *Pipeline) boundsFor(s *station, m *passage) (*boundsBuffer, error) {
+// boundsFor lists the bounds that apply to m. The account's own comes first.
+func (p *Pipeline) boundsFor(s *station, m *passage, now time.Time) (*boundsBuffer, error) {
 	b := &s.bounds
 	b.bounds, b.names = b.bounds[:0], b.names[:0]
 	add := func(k limits.Key, perSecond, burst float64, name string) {
@@ -156,17 +196,20 @@ func (p *Pipeline) boundsFor(s *station, m *passage) (*boundsBuffer, error) {
 		b.names = append(b.names, name)
 	}
 	// An account without a rate of its own still has a key, so that a provider's "slow down" is obeyed.
-	if s.acct.PerSecond > 0 {
-		add(limits.Key{Account: s.acct.ID}, s.acct.PerSecond, s.acct.Burst, "connector "+s.acct.Name)
-	} else {
-		add(limits.Key{Account: s.acct.ID}, unbounded, unbounded, "connector "+s.acct.Name)
+	own, burst, name := s.acct.PerSecond, s.acct.Burst, s.name
+	if own <= 0 {
+		own, burst = unbounded, unbounded
 	}
+	if pace := s.pace.at(now); pace > 0 && pace < own {
+		own, burst, name = pace, 0, name+"'s present"
+	}
+	add(limits.Key{Account: s.acct.ID}, own, burst, name)
 	t, err := p.tenants.get(m.Queue.Tenant)
 	if err != nil {
 		return b, err
 	}
-	for i := range t.rates {
-		r := &t.rates[i]
+	for i := range t.Rates {
+		r := &t.Rates[i]
 		if (r.Channel != 0 && r.Channel != m.Queue.Channel) || (r.Account != "" && r.Account != s.acct.Name) {
 			continue
 		}
@@ -199,20 +242,22 @@ func rate(perSecond, burst float64) limits.Rate {
 func (p *Pipeline) overflow(s *station, l *lane, d limits.Decision, now time.Time, back *[]*passage) {
 	why := delivery.Standing{Reason: ReasonRateLimited, Until: d.NotBefore, Account: s.acct.Name}
 	detail := s.acct.Name + " asked to slow down"
-	perSecond := 0.0
+	perSecond, rise := 0.0, 0.0
 	if d.Blocking >= 0 && d.Blocking < len(s.bounds.bounds) {
 		perSecond = s.bounds.bounds[d.Blocking].Rate.PerSecond
 		detail = "the " + s.bounds.names[d.Blocking] + " limit lets " + strconv.FormatFloat(perSecond, 'f', -1, 64) + " per second through"
 	}
 	why.PerSecond = perSecond
+	if d.Blocking == 0 && perSecond == s.pace.perSecond {
+		rise = s.pace.step
+	}
+	next := func(at time.Time, m *passage) time.Time { return nextTurn(at, m.cost(), perSecond, rise, now) }
 	at, keep := d.NotBefore, 0
 	for ; keep < len(l.waiting); keep++ {
 		if at.Sub(now) > horizon {
 			break
 		}
-		if perSecond > 0 {
-			at = at.Add(time.Duration(l.waiting[keep].cost() / perSecond * float64(time.Second)))
-		}
+		at = next(at, l.waiting[keep])
 	}
 	if keep == len(l.waiting) {
 		p.planner.note(l.key.queue, why)
@@ -227,13 +272,13 @@ func (p *Pipeline) overflow(s *station, l *lane, d limits.Decision, now time.Tim
 	}
 	block := false
 	for _, m := range l.waiting[keep:] {
-		if !alone && m.Account == (delivery.AccountID{}) {
+		if !alone && !m.alone {
 			m.giveBack(ReasonRateLimited)
 			block = true
 		} else {
 			m.hold(ReasonRateLimited, detail, at)
 			if perSecond > 0 {
-				at = at.Add(time.Duration(m.cost() / perSecond * float64(time.Second)))
+				at = next(at, m)
 				s.book(l.key, at, now)
 			}
 		}
@@ -246,6 +291,15 @@ func (p *Pipeline) overflow(s *station, l *lane, d limits.Decision, now time.Tim
 	} else {
 		p.planner.note(l.key.queue, why)
 	}
+}
+
+// nextTurn is when the turn after one at a given time is to be expected, at a rate that rises by so much each second.
+func nextTurn(at time.Time, cost, perSecond, rise float64, now time.Time) time.Time {
+	if perSecond <= 0 {
+		return at
+	}
+	perSecond += rise * max(0, at.Sub(now).Seconds())
+	return at.Add(time.Duration(cost / perSecond * float64(time.Second)))
 }
 
 // book notes until when the turns of a lane's held messages reach, so that the next ones are held behind them.

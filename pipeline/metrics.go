@@ -2,7 +2,8 @@ package pipeline
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics are the pipeline's own. Labels are small closed sets: no tenant, no id, no address.
+// metrics are the pipeline's own. Labels are small closed sets: no tenant, no id, no address. Only the planner's gauges
+// (noisy.go) name tenants, and few of them.
 type metrics struct {
 	accepted, outcomes, failures, receipts, inbound, down, hintErrors *prometheus.CounterVec
 	handoff, sendSeconds                                              *prometheus.HistogramVec

@@ -3,6 +3,8 @@ package pipeline
 import (
 	"context"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"unicode"
 
 	"golang.org/x/text/unicode/norm"
@@ -65,6 +67,7 @@ func (p *Pipeline) optOut(ctx context.Context, a *routing.Account, in delivery.I
 			if err != nil {
 				return err
 			}
+			p.Suppressed(t)
 			continue
 		}
 		s, found, err := p.store.Suppressed(ctx, t, a.Channel, in.From)
@@ -78,4 +81,37 @@ func (p *Pipeline) optOut(ctx context.Context, a *routing.Account, in delivery.I
 		}
 	}
 	return nil
+}
+
+// refusals counts, for each tenant, how often its suppression list has grown in this process. A claim looks at the list,
+// but a claimed message may wait for its turn: when the count has moved since, the list is read once more before the
+// attempt. So an opt-out holds for the very next hand-off, and a list that rests costs nothing.
+type refusals struct {
+	counts sync.Map // delivery.TenantID → *atomic.Int64
+}
+
+func (r *refusals) of(t delivery.TenantID) int64 {
+	if n, ok := r.counts.Load(t); ok {
+		return n.(*atomic.Int64).Load()
+	}
+	return 0
+}
+
+// Suppressed tells that addresses of a tenant have joined its suppression list: no attempt for them starts after it
+// returns, whatever has been claimed already.
+func (p *Pipeline) Suppressed(t delivery.TenantID) {
+	n, ok := p.refusals.counts.Load(t)
+	if !ok {
+		n, _ = p.refusals.counts.LoadOrStore(t, new(atomic.Int64))
+	}
+	n.(*atomic.Int64).Add(1)
+}
+
+// refused reports whether m's address has, or may have, been suppressed since m was claimed. The next claim ends it.
+func (p *Pipeline) refused(m *passage) bool {
+	if p.refusals.of(m.Queue.Tenant) == m.refusals {
+		return false
+	}
+	_, found, err := p.store.Suppressed(p.ctx, m.Queue.Tenant, m.Queue.Channel, m.To)
+	return found || err != nil
 }

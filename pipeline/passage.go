@@ -11,14 +11,19 @@ import (
 // passage is one claimed message on its way from route to receipt. One goroutine has it at a time.
 type passage struct {
 	store.Claimed
-	account *routing.Account
-	until   time.Time // the lease's end
-	draft   delivery.Draft
-	out     delivery.Outgoing
-	probe   bool     // the one message that may try a resting account
-	journal *segment // where its attempt was begun; nil = it was not
-	ended   bool     // outcome is decided
-	outcome store.Outcome
+	account  *routing.Account
+	until    time.Time // the lease's end
+	draft    delivery.Draft
+	out      delivery.Outgoing
+	probe    bool              // the one message that may try a resting account
+	route    string            // why this account was chosen
+	alone    bool              // its account is its own matter and says nothing about the rest of its queue: see route
+	refusals int64             // of its tenant, as counted before its claim
+	content  string            // what was rendered, such as "otp v3"; "" = literal content
+	journal  *segment          // where its attempt was begun; nil = it was not
+	failure  *delivery.Failure // of the attempt; nil = it had none
+	ended    bool              // outcome is decided
+	outcome  store.Outcome
 }
 
 func (m *passage) key() attemptKey { return attemptKey{m.ID, m.Epoch} }
@@ -38,6 +43,8 @@ func (m *passage) end(o store.Outcome) {
 	if m.account != nil {
 		o.Account = m.account.ID
 	}
+	o.Route, o.Content = m.route, m.content
+	m.bound(&o)
 	m.outcome, m.ended = o, true
 }
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,15 @@ type Options struct {
 	InFlight     int             // messages claimed at once, default 8,192
 	Retry        []time.Duration // default 5 s, 30 s, 5 min, 30 min, 2 h; the last repeats until the message expires
 	ParkReceipts time.Duration   // default 72 h
+	// Jitter is the share of each retry delay that is drawn at random, 0–1: with 1 an attempt is made at any time up to the
+	// delay, with 0 exactly then. nil = 1.
+	Jitter *float64
+	// Chance gives a number in [0,1) for the jitter of one attempt of one message; nil = at random. A simulation makes it
+	// a function of its seed.
+	Chance func(id delivery.MessageID, attempt int) float64
+	// Elapsed reads a clock that only runs forward, at the pace of real time: leases of this process end by it, whatever
+	// the wall clock is set to. nil = the time that Clock measures since New, which for the real clock is monotonic.
+	Elapsed func() time.Duration
 }
 
 // system is the scope under which the pipeline works across tenants.
@@ -82,9 +92,17 @@ type Pipeline struct {
 	journal   *journal
 	claims    claims
 	tenants   tenantCache
+	refusals  refusals
 	campaigns campaignCache
 	lease     atomic.Int64 // a time.Duration
 	waking    atomic.Int64 // store.Wake under way
+
+	asker       *asker
+	doubts      *prometheus.CounterVec
+	clockGuard  *clockGuard
+	unknown     unknownCodes
+	journalDown atomic.Bool // its last record could not be written
+	elapsed     func() time.Duration
 
 	mu       sync.Mutex
 	stations map[*routing.Account]*station
@@ -136,8 +154,21 @@ func New(opt Options) (*Pipeline, error) {
 	if len(opt.Retry) == 0 {
 		opt.Retry = []time.Duration{5 * time.Second, 30 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour}
 	}
+	if opt.Chance == nil {
+		opt.Chance = func(delivery.MessageID, int) float64 { return rand.Float64() }
+	}
 	if opt.ParkReceipts == 0 {
 		opt.ParkReceipts = 72 * time.Hour
+	}
+	if opt.Jitter == nil {
+		opt.Jitter = new(1.0)
+	}
+	if j := *opt.Jitter; !(j >= 0 && j <= 1) { // not a number is neither
+		return nil, fmt.Errorf("pipeline: jitter of %v: it is a share between 0 and 1", j)
+	}
+	if opt.Elapsed == nil {
+		began := opt.Clock.Now()
+		opt.Elapsed = func() time.Duration { return opt.Clock.Since(began) }
 	}
 	p := &Pipeline{
 		opt: opt, store: opt.Store, clock: opt.Clock, log: opt.Log.With("part", "pipeline"),
@@ -156,10 +187,15 @@ func New(opt Options) (*Pipeline, error) {
 	p.planner = newPlanner(p)
 	p.recorder = newRecorder(p)
 	p.alarm = newAlarm()
+	p.asker, p.doubts, p.clockGuard = newAsker(p), newDoubtCounter(opt.Metrics), newClockGuard(opt.Metrics)
+	p.elapsed = opt.Elapsed
 	for _, s := range p.path() {
 		switch {
 		case s.onHint != nil:
-			opt.Router.AddConsumerHandler(s.name, topic(s.name), opt.Subscribe, p.consume(s))
+			for _, urgent := range [...]bool{true, false} {
+				name := topic(s.name, urgent)
+				opt.Router.AddConsumerHandler(name, name, opt.Subscribe, p.consume(s))
+			}
 		case s.onClaim != nil:
 			p.attempt = append(p.attempt, s)
 		}
@@ -177,6 +213,7 @@ func (p *Pipeline) Start(ctx context.Context) error {
 	if p.started {
 		return nil
 	}
+	p.checkClock(ctx, p.clock.Now())
 	if err := p.recoverClaims(ctx); err != nil {
 		return fmt.Errorf("pipeline: recover claims: %w", err)
 	}
@@ -327,7 +364,7 @@ func (p *Pipeline) Quiet(ctx context.Context) (bool, error) {
 	now := p.clock.Now()
 	idle := func() bool {
 		waiting, _ := p.waiting(now)
-		return p.hints.idle() && p.planner.idle(waiting) && p.recorder.idle() && p.waking.Load() == 0
+		return p.hints.idle() && p.planner.idle(waiting) && p.recorder.idle() && p.waking.Load() == 0 && p.asker.idle(now)
 	}
 	if !idle() {
 		return false, nil
@@ -352,7 +389,7 @@ func (p *Pipeline) NextDue(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return next, err
 	}
-	for _, t := range []time.Time{p.planner.nextUnblock(now), second(p.waiting(now))} {
+	for _, t := range []time.Time{p.planner.nextUnblock(now), second(p.waiting(now)), p.asker.nextDue(now)} {
 		if !t.IsZero() {
 			next = sooner(next, t)
 		}

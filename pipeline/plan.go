@@ -15,11 +15,12 @@ import (
 //  2. When more is due than the list holds, the queue is behind: hints are no longer listened to, and the list is
 //     refilled from the store in order of due time. Memory stays bounded and the oldest goes first under backlog. A queue
 //     stops being behind when a look into the store found nothing more, and no hint was turned away meanwhile.
-//  3. Urgent queues go before normal ones and those before bulk; within a lane, queues take turns, a batch each.
+//  3. Lanes and tenants have their shares of the claims (see fair.go), a batch at a time. What is urgent is claimed beside
+//     all others, so that it waits for no batch of theirs.
 //  4. A queue has a window of messages that may be claimed and not yet settled. It narrows to what the limits let through
 //     within their horizon, so that a slow queue does not lease what it cannot send, and it widens while all goes well.
-//     No queue but an urgent one takes more than half of the room that is left for all: whatever stands still, there is
-//     room for the next.
+//     No queue but an urgent one takes more than half of the room that is left for its lane: whatever stands still, there
+//     is room for the next.
 //  5. A queue that can do nothing before a given time (limit, no connector) is blocked until then.
 //  6. What comes back unsent takes its old place: the list is thrown away and read anew from the oldest on.
 const (
@@ -36,13 +37,16 @@ func (p *Pipeline) plan(_ context.Context, h hint) error {
 }
 
 type planner struct {
-	p    *Pipeline
-	wake chan struct{}
+	p      *Pipeline
+	wake   chan struct{}
+	urgent chan struct{} // wakes whoever claims only what is urgent
 
 	mu       sync.Mutex
 	queues   map[delivery.Queue]*queue
-	turn     []*queue // every queue, in order of next turn
-	inFlight int
+	turn     []*queue                  // every queue, in order of first arrival
+	bands    [bandCount]shares[*queue] // those with work
+	order    precedence
+	inFlight laneCount
 	busy     int // batches on their way to route, refills
 	stopped  bool
 	done     chan struct{} // closed when run has ended
@@ -52,6 +56,7 @@ type queue struct {
 	id       delivery.Queue
 	ids      []delivery.MessageID
 	behind   bool
+	taken    bool // somebody claims from it or refills it: one at a time, so that first in is first out
 	missed   bool // a hint was turned away since the last look into the store
 	rewound  bool // older messages came back since the last look into the store: start again from the oldest
 	mark     store.DueMark
@@ -62,16 +67,29 @@ type queue struct {
 	notAfter time.Time // of standing
 	blocked  time.Time // nothing goes before
 	standing delivery.Standing
+	listed   bool      // it is in bands
+	aged     bool      // its oldest message has waited for long
+	oldest   time.Time // when its oldest unclaimed message became due, as the sweeper found at seenAt
+	seenAt   time.Time
 }
 
 func newPlanner(p *Pipeline) *planner {
-	return &planner{p: p, wake: make(chan struct{}, 1), queues: map[delivery.Queue]*queue{}, done: make(chan struct{})}
+	pl := &planner{
+		p: p, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), queues: map[delivery.Queue]*queue{}, done: make(chan struct{}),
+		order: precedence{quantum: maxHint},
+	}
+	if p.opt.Metrics != nil {
+		p.opt.Metrics.MustRegister(newFairness(pl))
+	}
+	return pl
 }
 
 func (pl *planner) kick() {
-	select {
-	case pl.wake <- struct{}{}:
-	default:
+	for _, wake := range [...]chan struct{}{pl.wake, pl.urgent} {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -98,17 +116,63 @@ func (pl *planner) add(h hint) {
 	default:
 		q.ids = append(q.ids, h.ids...)
 	}
+	pl.list(q)
 	pl.mu.Unlock()
 	pl.kick()
+}
+
+// list gives a queue its turns again, because it has work. Callers hold mu.
+func (pl *planner) list(st *queue) {
+	if !st.listed {
+		st.listed = true
+		pl.bands[bandOf(st.id.Lane, st.aged)].add(st.id.Tenant, st)
+	}
+}
+
+// seenFor is how long the sweeper's word on a queue's oldest message counts. It looks every second.
+const seenFor = 3 * time.Second
+
+// waited is how long the oldest unclaimed message of the queue has been due.
+func (st *queue) waited(now time.Time) time.Duration {
+	if now.Sub(st.seenAt) > seenFor {
+		return 0
+	}
+	return max(0, now.Sub(st.oldest))
+}
+
+// age moves a queue to the band that fits how long it has waited. Callers hold mu.
+func (pl *planner) age(st *queue, now time.Time) {
+	aged := st.waited(now) >= agedAfter
+	if aged == st.aged {
+		return
+	}
+	if st.listed {
+		pl.bands[bandOf(st.id.Lane, st.aged)].remove(st.id.Tenant, st)
+		pl.bands[bandOf(st.id.Lane, aged)].add(st.id.Tenant, st)
+	}
+	st.aged = aged
+}
+
+// aged reports whether a queue has waited for long.
+func (pl *planner) aged(q delivery.Queue) bool {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	st := pl.queues[q]
+	return st != nil && st.aged
 }
 
 // overdue tells of a queue whose oldest due message should have gone already: a lost hint, or a due time that has come.
 func (pl *planner) overdue(q delivery.Queue, oldest time.Time) {
 	pl.mu.Lock()
 	st := pl.queue(q)
-	// Messages of the list, or on their way to a claim, are due too: only something older than those is news.
-	if !st.behind && (len(st.ids) == 0 || oldest.Before(st.ids[0].Time().Add(-time.Second))) {
+	st.oldest, st.seenAt = oldest, pl.p.clock.Now()
+	switch {
+	case st.behind:
+		st.missed = true // it may be older than what is being read: woken messages come back to their old places
+	case len(st.ids) == 0, oldest.Before(st.ids[0].Time().Add(-time.Second)):
+		// Messages of the list, or on their way to a claim, are due too: only something older than those is news.
 		st.behind, st.missed, st.mark = true, true, store.DueMark{}
+		pl.list(st)
 	}
 	pl.mu.Unlock()
 	pl.kick()
@@ -166,7 +230,7 @@ func (st *queue) stands(now time.Time) bool {
 func (pl *planner) idle(waiting int) bool {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
-	if pl.inFlight != waiting || pl.busy > 0 {
+	if pl.inFlight.total() != waiting || pl.busy > 0 {
 		return false
 	}
 	now := pl.p.clock.Now()
@@ -192,73 +256,94 @@ func (pl *planner) isStopped() bool {
 	return pl.stopped
 }
 
-// next picks a queue to claim from (ids) or to refill (refill). Without either, at is when something can happen;
-// zero = not before a kick.
-func (pl *planner) next(now time.Time) (q *queue, ids []delivery.MessageID, at time.Time) {
+// next picks a queue to claim from (ids) or to refill (refill), of a band up to the last. Without either, at is when
+// something can happen; zero = not before a kick.
+func (pl *planner) next(now time.Time, last band) (q *queue, ids []delivery.MessageID, at time.Time) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
-	best := -1
-	for i, st := range pl.turn {
-		if len(st.ids) == 0 && !st.behind {
+	for _, b := range pl.order.order() {
+		if b > last {
 			continue
 		}
-		if st.blocked.After(now) {
-			at = sooner(at, st.blocked)
-			continue
-		}
-		if pl.room(st) == 0 {
-			continue
-		}
-		if best < 0 || st.id.Lane < pl.turn[best].id.Lane {
-			best = i
+		if pl.bands[b].next(pl.p.weight, func(st *queue) (float64, verdict) {
+			switch {
+			case len(st.ids) == 0 && !st.behind:
+				st.listed = false
+				return 0, gone
+			case st.blocked.After(now):
+				at = sooner(at, st.blocked)
+				return 0, cannot
+			case pl.room(st) == 0, st.taken:
+				return 0, cannot
+			}
+			q, ids = st, pl.takeIDs(st, now)
+			st.taken = true
+			return float64(len(ids)), took
+		}) {
+			pl.order.spend(b, float64(len(ids)))
+			pl.busy++
+			return q, ids, at
 		}
 	}
-	if best < 0 {
-		return nil, nil, at
-	}
-	q = pl.turn[best]
-	pl.turn = append(append(pl.turn[:best:best], pl.turn[best+1:]...), q)
-	pl.busy++
-	if len(q.ids) == 0 {
-		q.missed, q.rewound = false, false
-		return q, nil, at
-	}
-	n := min(len(q.ids), maxHint, pl.room(q))
-	ids = q.ids[:n:n]
-	q.ids = q.ids[n:]
-	q.inFlight += n
-	pl.inFlight += n
-	q.asked, q.askedAt = q.asked+n, now
-	return q, ids, at
+	return nil, nil, at
 }
 
-func (pl *planner) finished() {
+// takeIDs takes a batch out of a queue's list; none = the list must be refilled. Callers hold mu.
+func (pl *planner) takeIDs(st *queue, now time.Time) []delivery.MessageID {
+	if len(st.ids) == 0 {
+		st.rewound = false
+		if st.mark == (store.DueMark{}) { // a look that begins further on does not find what came back before that
+			st.missed = false
+		}
+		return nil
+	}
+	n := min(len(st.ids), maxHint, pl.room(st))
+	ids := st.ids[:n:n]
+	st.ids = st.ids[n:]
+	st.inFlight += n
+	pl.inFlight.add(st.id.Lane, n)
+	st.asked, st.askedAt = st.asked+n, now
+	return ids
+}
+
+// finished says that what next gave has been done.
+func (pl *planner) finished(st *queue) {
 	pl.mu.Lock()
 	pl.busy--
+	st.taken = false
 	pl.mu.Unlock()
 }
 
+// run claims until it is stopped.
 func (pl *planner) run(ctx context.Context) {
 	defer close(pl.done)
+	var urgent sync.WaitGroup
+	urgent.Go(func() { pl.claim(ctx, bandUrgent, pl.urgent) })
+	pl.claim(ctx, bandBulk, pl.wake)
+	urgent.Wait()
+}
+
+// claim sends batches of the bands up to the last to route, one after the other.
+func (pl *planner) claim(ctx context.Context, last band, wake <-chan struct{}) {
 	for ctx.Err() == nil && !pl.isStopped() {
 		now := pl.p.clock.Now()
-		q, ids, at := pl.next(now)
+		q, ids, at := pl.next(now, last)
 		switch {
 		case q == nil:
-			pl.sleep(ctx, at)
+			pl.sleep(ctx, at, wake)
 		case len(ids) > 0:
 			if err := pl.p.publish(ctx, "route", hint{queue: q.id, ids: ids}); err != nil {
 				pl.failed(q.id, len(ids), now)
 			}
-			pl.finished()
+			pl.finished(q)
 		default:
 			pl.refill(ctx, q)
-			pl.finished()
+			pl.finished(q)
 		}
 	}
 }
 
-func (pl *planner) sleep(ctx context.Context, at time.Time) {
+func (pl *planner) sleep(ctx context.Context, at time.Time, wake <-chan struct{}) {
 	var alarm <-chan time.Time
 	if !at.IsZero() {
 		t, ok := timerAt(pl.p.clock, at)
@@ -269,7 +354,7 @@ func (pl *planner) sleep(ctx context.Context, at time.Time) {
 		alarm = t.Chan()
 	}
 	select {
-	case <-pl.wake:
+	case <-wake:
 	case <-alarm:
 	case <-ctx.Done():
 	}

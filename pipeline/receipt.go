@@ -135,9 +135,16 @@ func (r *recorder) settle(batch []*passage) {
 		}
 		p.journal.settled(m)
 		p.claims.end(m.key())
+		p.ready(settled[i].Ready)
+		if m.outcome.Suppress {
+			p.Suppressed(m.Queue.Tenant)
+		}
 		switch {
 		case !settled[i].Applied:
 			p.metrics.late.Inc()
+		case m.outcome.Status == delivery.StatusAmbiguous:
+			p.alarm.due(m.outcome.Until)
+			p.askAbout(m.outcome, m.Queue, p.clock.Now())
 		case m.outcome.Status == delivery.StatusQueued:
 			if m.Queue != returned { // neighbours in a batch are mostly of one queue
 				returned = m.Queue
@@ -148,6 +155,8 @@ func (r *recorder) settle(batch []*passage) {
 			p.wake(ReasonRateLimited, stopped, delivery.AccountID{})
 		case !m.outcome.Until.IsZero():
 			p.alarm.due(m.outcome.Until)
+		case !m.LegUntil.IsZero(): // handed off, with another leg to follow: it may be late already
+			p.alarm.due(m.LegUntil)
 		}
 		p.metrics.outcomes.WithLabelValues(m.Queue.Channel.String(), m.outcome.Status.String()).Inc()
 	}
@@ -194,12 +203,21 @@ func (s sink) Receipts(ctx context.Context, receipts []delivery.Receipt) error {
 		return err
 	}
 	for i, r := range reported {
+		s.p.ready(r.Ready)
+		if c := receipts[i].Class; !r.Message.IsZero() && delivery.EffectOf(c).Suppresses {
+			s.p.Suppressed(r.Tenant)
+		}
 		what := "changed"
 		switch {
 		case r.Message.IsZero():
 			what = "parked"
 		case !r.Changed:
 			what = "unchanged"
+		default:
+			s.p.asker.told(r.Message)
+		}
+		if !r.Until.IsZero() {
+			s.p.alarm.due(r.Until)
 		}
 		s.p.metrics.receipts.WithLabelValues(s.account.Channel.String(), receipts[i].Status.String(), what).Inc()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -53,6 +54,7 @@ func (p *Pipeline) render(m *passage, _ time.Time) {
 			content.ReplyTo, content.Headers, content.UnsubscribeURL = x.ReplyTo, x.Headers, x.UnsubscribeURL
 		}
 		m.out.Content = content
+		m.content = m.draft.Template + " v" + strconv.Itoa(m.draft.Version)
 	}
 	if m.Queue.Channel == delivery.SMS {
 		var enc sms.Encoding

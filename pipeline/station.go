@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -22,6 +23,7 @@ import (
 type station struct {
 	p    *Pipeline
 	acct *routing.Account
+	name string // of its own limit, as people see it
 	wake chan struct{}
 	free chan struct{} // one token per idle worker
 	work chan *passage
@@ -29,7 +31,12 @@ type station struct {
 
 	mu     sync.Mutex
 	lanes  map[laneKey]*lane
-	turn   []*lane
+	bands  [bandCount]shares[*lane]
+	order  precedence
+	crowd  crowd
+	pace   pace
+	rested bool // the account rested when it was last looked at
+	full   bool // a message waits for the end of an attempt
 	closed bool
 	bounds boundsBuffer
 	booked map[laneKey]time.Time // until when the turns of messages held for a rate reach
@@ -50,16 +57,28 @@ type laneKey struct {
 // lane is a first-in-first-out of claimed messages under the same limits.
 type lane struct {
 	key       laneKey
+	aged      bool // as its queue is
 	waiting   []*passage
 	notBefore time.Time
 }
 
-func (p *Pipeline) openStation(a *routing.Account) *station {
+// laneQuantum is what a bulk lane may send in one round of the lanes, in messages or segments, and urgent ones 16 times
+// that.
+const laneQuantum = 4
+
+func newStation(p *Pipeline, a *routing.Account) *station {
 	s := &station{
-		p: p, acct: a, wake: make(chan struct{}, 1), free: make(chan struct{}, a.Parallel), work: make(chan *passage),
+		p: p, acct: a, name: "connector " + a.Name,
+		wake: make(chan struct{}, 1), free: make(chan struct{}, a.Parallel), work: make(chan *passage),
 		stop: make(chan struct{}), lanes: map[laneKey]*lane{}, booked: map[laneKey]time.Time{},
+		order: precedence{quantum: laneQuantum}, crowd: newCrowd(a.Parallel),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+func (p *Pipeline) openStation(a *routing.Account) *station {
+	s := newStation(p, a)
 	for range a.Parallel {
 		s.free <- struct{}{}
 		s.workers.Go(s.worker)
@@ -73,25 +92,52 @@ func (p *Pipeline) openStation(a *routing.Account) *station {
 
 // put adds claimed messages; false means that the station is closed and has taken none.
 func (s *station) put(ms []*passage) bool {
+	var q delivery.Queue
+	var aged bool
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return false
 	}
 	for _, m := range ms {
+		if m.Queue != q { // mostly they are all of one
+			q, aged = m.Queue, s.p.planner.aged(m.Queue)
+		}
 		k := laneKey{m.Queue, m.Campaign}
 		l := s.lanes[k]
 		if l == nil {
-			l = &lane{key: k}
+			l = &lane{key: k, aged: aged}
 			s.lanes[k] = l
-			s.turn = append(s.turn, l)
+			s.bands[bandOf(q.Lane, aged)].add(q.Tenant, l)
 		}
+		s.age(l, aged)
 		l.waiting = append(l.waiting, m)
 		l.notBefore = time.Time{} // what does not fit any more goes back now, before later ones are claimed
 	}
 	s.mu.Unlock()
 	s.kick()
 	return true
+}
+
+// age moves a lane to the band that fits how long its queue has waited. Callers hold mu.
+func (s *station) age(l *lane, aged bool) {
+	if l.aged == aged {
+		return
+	}
+	q := l.key.queue
+	s.bands[bandOf(q.Lane, l.aged)].remove(q.Tenant, l)
+	s.bands[bandOf(q.Lane, aged)].add(q.Tenant, l)
+	l.aged = aged
+}
+
+// turn calls yield with each lane, the more urgent bands first. Callers hold mu.
+func (s *station) turn(yield func(int, *lane) bool) {
+	n := 0
+	for b := range s.bands {
+		if !s.bands[b].each(func(l *lane) bool { n++; return yield(n-1, l) }) {
+			return
+		}
+	}
 }
 
 func (s *station) kick() {
@@ -156,6 +202,7 @@ func (s *station) worker() {
 // attempt takes a message through render and send, and hands what became of it to receipt.
 func (s *station) attempt(m *passage) {
 	defer s.p.receipt(m)
+	defer s.ended(m)
 	defer func() {
 		if r := recover(); r != nil { // a mistake of ours, in this message's content most likely: it must not stop the rest
 			s.p.metrics.panics.Inc()
@@ -171,6 +218,30 @@ func (s *station) attempt(m *passage) {
 		if !m.ended {
 			s.p.attempt[i].onClaim(m, s.p.clock.Now())
 		}
+	}
+}
+
+// ended books the end of an attempt, or of what was to become one.
+func (s *station) ended(m *passage) {
+	now := s.p.clock.Now()
+	s.mu.Lock()
+	taken := m.outcome.Status == delivery.StatusSent
+	if taken {
+		s.pace.took(m.cost(), now)
+	}
+	what := signOf(taken, m.failure)
+	if m.account.Kind.Peers && what != goodSign {
+		what = noSign // it is about one recipient's server
+	}
+	halved := s.crowd.end(m.Queue.Lane, what)
+	if halved && m.failure.Class == delivery.Throttled && m.failure.RetryAfter <= 0 {
+		s.pace.slowDown(now)
+	}
+	wake := s.full
+	s.full = false
+	s.mu.Unlock()
+	if wake {
+		s.kick()
 	}
 }
 
@@ -192,9 +263,15 @@ func (s *station) remove(match func(*passage) bool) []*passage {
 }
 
 // giveBackShort gives back what has waited so long for a worker that its lease no longer covers an attempt. The queue was
-// allowed more than the connector can do.
+// allowed more than the connector can do. It is called about once a second, and sees as well to it that the lanes of
+// queues which have waited for long get their larger share.
 func (s *station) giveBackShort(now time.Time) {
 	short := s.remove(func(m *passage) bool { return m.leaseShort(now) })
+	s.mu.Lock()
+	for _, l := range slices.Collect(maps.Values(s.lanes)) {
+		s.age(l, s.p.planner.aged(l.key.queue))
+	}
+	s.mu.Unlock()
 	n := map[delivery.Queue]int{}
 	for _, m := range short {
 		n[m.Queue]++

@@ -9,7 +9,6 @@ import (
 
 	"github.com/jonboulle/clockwork"
 
-	"github.com/msgctl/msgctl/connectors"
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/store"
 )
@@ -32,17 +31,26 @@ func (p *Pipeline) sweep(ctx context.Context) {
 		now := p.clock.Now()
 		p.alarm.set(now) // while the sweeper looks, whatever becomes due makes it look again
 		left := p.sweepQueues(ctx, now)
-		if now.Sub(counted) >= sweepAtMost {
+		second := now.Sub(counted) >= sweepAtMost || now.Before(counted)
+		if second {
 			counted = now
 			p.planner.giveUpLost(now)
 			for _, s := range p.open() {
 				s.giveBackShort(now)
 			}
 		}
-		if err := p.settleOverdue(ctx, now); err != nil && ctx.Err() == nil {
+		p.asker.step(now)
+		err := p.settleAnswers(ctx, now)
+		if err == nil {
+			err = p.settleOverdue(ctx, now, second)
+		}
+		if err == nil {
+			p.asker.prune(now)
+		}
+		if err != nil && ctx.Err() == nil {
 			p.log.Warn("overdue claims cannot be settled", "err", err)
 		}
-		if now.Sub(tidied) >= tidyEvery {
+		if now.Sub(tidied) >= tidyEvery || now.Before(tidied) {
 			tidied = now
 			p.tidy(ctx, now)
 		}
@@ -51,6 +59,9 @@ func (p *Pipeline) sweep(ctx context.Context) {
 			wait = hintGrace
 		}
 		if next, err := p.store.NextDue(ctx, system, now); err == nil && !next.IsZero() {
+			wait = min(max(next.Sub(now), sweepAtLeast), wait)
+		}
+		if next := p.asker.nextDue(now); !next.IsZero() {
 			wait = min(max(next.Sub(now), sweepAtLeast), wait)
 		}
 		p.alarm.arm(now.Add(wait))
@@ -151,129 +162,124 @@ func (p *Pipeline) sweepQueues(ctx context.Context, now time.Time) (left bool) {
 	return left
 }
 
-// tidy does what needs doing now and then: parked receipts that nobody claimed.
+// tidy does what needs doing now and then: parked receipts that nobody claimed, a clock that has been set.
 func (p *Pipeline) tidy(ctx context.Context, now time.Time) {
+	p.checkClock(ctx, now)
 	if n, err := p.store.DropParked(ctx, system, now); err == nil && n > 0 {
 		p.log.Warn("receipts for unknown messages were dropped after their time", "receipts", n)
 	}
 }
 
-// settleOverdue decides about claims whose lease has run out and doubts whose time has come, a batch at a time.
-func (p *Pipeline) settleOverdue(ctx context.Context, now time.Time) error {
-	overdue, err := p.store.Overdue(ctx, system, now, "", maxHint)
-	if err != nil || len(overdue) == 0 {
-		return err
-	}
-	ours := map[attemptKey]bool{}
-	if slices.ContainsFunc(overdue, func(o store.Overdue) bool { return o.Status == delivery.StatusSending }) {
-		// Both lists are in the order of their times, so that what of this list is ours stands at the head of that one.
-		own, err := p.store.Overdue(ctx, system, now, p.opt.Node, maxHint)
-		if err != nil {
+// settleOverdue decides about claims whose lease has run out, doubts whose time has come and legs that had no success
+// in theirs, a batch at a time, until no batch is full. With leases set it also looks for claims of this process whose
+// lease has ended although the wall clock does not say so: it has been set back.
+func (p *Pipeline) settleOverdue(ctx context.Context, now time.Time, leases bool) error {
+	for ctx.Err() == nil {
+		n, err := p.settleOverdueBatch(ctx, now, leases)
+		if err != nil || n < maxHint {
 			return err
 		}
+	}
+	return nil
+}
+
+func (p *Pipeline) settleOverdueBatch(ctx context.Context, now time.Time, leases bool) (int, error) {
+	// What is left alone for now stands at the head of the list: it must not hide the rest.
+	most := maxHint + p.claims.running() + p.asker.waiting()
+	overdue, err := p.store.Overdue(ctx, system, now, "", most)
+	if err != nil {
+		return 0, err
+	}
+	elapsed := p.elapsed()
+	ours := map[attemptKey]bool{}
+	isSending := func(o store.Overdue) bool { return o.Status == delivery.StatusSending }
+	if slices.ContainsFunc(overdue, isSending) || leases && p.claims.over(elapsed) {
+		// Both lists are in the order of their times, so that what of this list is ours stands at the head of that one.
+		own, err := p.store.Overdue(ctx, system, now, p.opt.Node, most)
+		if err != nil {
+			return 0, err
+		}
 		for _, o := range own {
-			ours[attemptKey{o.ID, o.Epoch}] = true
+			key := attemptKey{o.ID, o.Epoch}
+			ours[key] = true
+			if o.DueAt.After(now) && p.claims.isOver(key, elapsed) {
+				overdue = append(overdue, o)
+			}
 		}
 	}
-	outcomes, of := make([]store.Outcome, 0, len(overdue)), make([]store.Overdue, 0, len(overdue))
+	var outcomes []store.Outcome
+	var of []store.Overdue
 	for _, o := range overdue {
-		key := attemptKey{o.ID, o.Epoch}
-		of = append(of, o)
-		switch {
-		case o.Status != delivery.StatusSending:
-			out, err := p.resolve(o, now)
-			if err != nil { // its tenant cannot be read now: the next look decides
-				of = of[:len(of)-1]
-				continue
-			}
-			outcomes = append(outcomes, out)
-		case ours[key] && p.claims.takeBack(key):
-			outcomes = append(outcomes, notBegun(o, "lease_ended"))
-		default:
-			outcomes = append(outcomes, p.inDoubt(o, "lease_ended", "its worker did not come back in time", now))
+		out, decided := p.settleOne(o, ours[attemptKey{o.ID, o.Epoch}], now, elapsed)
+		if decided {
+			outcomes, of = append(outcomes, out), append(of, o)
 		}
+		if len(outcomes) == maxHint {
+			break
+		}
+	}
+	return len(outcomes), p.settleByPlan(ctx, now, outcomes, of)
+}
+
+// settleOne decides about one overdue message, or leaves it for a later look.
+func (p *Pipeline) settleOne(o store.Overdue, ours bool, now time.Time, elapsed time.Duration) (store.Outcome, bool) {
+	key := attemptKey{o.ID, o.Epoch}
+	switch o.Status {
+	case delivery.StatusSent:
+		return legOver(o, now), true
+	case delivery.StatusAmbiguous:
+		out, decided, err := p.resolve(o, now)
+		return out, decided && err == nil // its tenant cannot be read now: the next look decides
+	}
+	if ours && p.claims.takeBack(key) {
+		return notBegun(o, reasonLeaseEnded, now), true
+	}
+	if c, running := p.claims.attempt(key); ours && running {
+		if !c.ended(elapsed) { // the wall clock has been set forward; the attempt is well under way
+			return store.Outcome{}, false
+		}
+		o.Account = c.account // the store does not know yet by which account
+	}
+	return p.inDoubt(o, reasonLeaseEnded, "its worker did not come back in time", now), true
+}
+
+// settleByPlan settles outcomes about overdue messages, and lets go on what can.
+func (p *Pipeline) settleByPlan(
+	ctx context.Context, now time.Time, outcomes []store.Outcome, of []store.Overdue,
+) error {
+	if len(outcomes) == 0 {
+		return nil
 	}
 	settled, err := p.store.Settle(ctx, system, now, outcomes)
 	if err != nil {
 		return err
 	}
 	for i := range settled {
+		p.ready(settled[i].Ready)
 		if !settled[i].Applied {
 			continue
 		}
-		if outcomes[i].Status == delivery.StatusQueued {
+		switch {
+		case outcomes[i].Status == delivery.StatusQueued && !outcomes[i].NextLeg:
 			p.hints.add(of[i].Queue, of[i].ID)
-		} else if !outcomes[i].Until.IsZero() {
+		case !outcomes[i].Until.IsZero():
 			p.alarm.due(outcomes[i].Until)
 		}
+		if of[i].Status == delivery.StatusAmbiguous {
+			p.countDoubt(outcomes[i])
+		}
+		p.askAbout(outcomes[i], of[i].Queue, now)
 		p.claims.end(attemptKey{of[i].ID, of[i].Epoch})
 	}
 	return nil
 }
 
 // notBegun is the outcome of a claim whose attempt is known not to have begun: back to its old place in the queue.
-func notBegun(o store.Overdue, reason string) store.Outcome {
+func notBegun(o store.Overdue, reason string, now time.Time) store.Outcome {
 	return store.Outcome{
-		ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Status: delivery.StatusQueued, Reason: reason, Until: o.ID.Time(),
+		ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Status: delivery.StatusQueued, Reason: reason,
+		Until: sooner(o.ID.Time(), now), // the clock may have been set back since it was accepted
 	}
-}
-
-// inDoubt is the outcome of an attempt of which nobody knows how it ended.
-func (p *Pipeline) inDoubt(o store.Overdue, reason, detail string, now time.Time) store.Outcome {
-	out := store.Outcome{
-		ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Status: delivery.StatusAmbiguous, Account: o.Account,
-		Reason: reason, Detail: detail, Attempted: true, Until: now,
-	}
-	if a, ok := p.Accounts.Account(o.Account); ok {
-		out.Until = now.Add(resolveWindow(a.Kind))
-	}
-	return out
-}
-
-// What a tenant may want done with an attempt without an answer.
-const (
-	onAmbiguousRetry = "retry"
-	onAmbiguousHold  = "hold"
-	onAmbiguousFail  = "fail"
-)
-
-// doubtfulAttempts bounds how often a message is handed over that might have arrived each time: a provider which takes
-// everything and acknowledges nothing must not reach a person without end.
-const doubtfulAttempts = 5
-
-// deduplicates reports whether a second hand-over to the account's provider does no harm.
-func (p *Pipeline) deduplicates(id delivery.AccountID) bool {
-	a, ok := p.Accounts.Account(id)
-	return ok && a.Kind.Ambiguity == connectors.DedupeKey
-}
-
-// resolve decides a doubt that no receipt has settled, by the message's own wish and then the tenant's policy.
-func (p *Pipeline) resolve(o store.Overdue, now time.Time) (store.Outcome, error) {
-	out := store.Outcome{ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Account: o.Account}
-	tenant, err := p.tenants.get(o.Queue.Tenant)
-	if err != nil {
-		return out, err
-	}
-	switch policy := tenant.onAmbiguous; {
-	case o.AtMostOnce:
-		out.Status, out.Reason = delivery.StatusUnknown, "at_most_once"
-		out.Detail = "the one attempt ended without an answer"
-	case !o.ExpiresAt.After(now):
-		out.Status, out.Reason = delivery.StatusExpired, store.ReasonExpired
-		out.Detail = "its time ran out while an attempt was in doubt"
-	case policy == onAmbiguousHold:
-		out.Status, out.Reason, out.Until = delivery.StatusHeld, "ambiguous", o.ExpiresAt
-		out.Detail, out.Duplicate = "an attempt ended without an answer; the tenant's policy is to hold", true
-	case policy == onAmbiguousFail:
-		out.Status, out.Reason = delivery.StatusFailed, "ambiguous"
-		out.Detail = "an attempt ended without an answer; the tenant's policy is to fail"
-	case o.Attempts >= doubtfulAttempts && !p.deduplicates(o.Account):
-		out.Status, out.Reason = delivery.StatusUnknown, "attempts_in_doubt"
-		out.Detail = fmt.Sprintf("given up after %d attempts, the last without an answer: the person may have it", o.Attempts)
-	default:
-		out.Status, out.Reason, out.Until, out.Duplicate = delivery.StatusQueued, "retry_after_doubt", now, true
-	}
-	return out, nil
 }
 
 // recoverClaims settles what this node had under lease when it last stopped, with the help of its attempt journal.
@@ -306,15 +312,21 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 				if begun { // how long to wait for a receipt depends on the account
 					o.Account = by
 				}
-				outcomes[i] = p.inDoubt(o, "process_stopped", "the process stopped while the attempt was under way", now)
+				outcomes[i] = p.inDoubt(o, reasonProcessDied, "the process stopped while the attempt was under way", now)
 			default:
 				queued++
-				outcomes[i] = notBegun(o, "process_stopped")
+				outcomes[i] = notBegun(o, reasonProcessDied, now)
 			}
 		}
 		settled, err := p.store.Settle(ctx, system, now, outcomes)
 		if err != nil {
 			return err
+		}
+		for i := range settled {
+			p.ready(settled[i].Ready)
+			if settled[i].Applied {
+				p.askAbout(outcomes[i], left[i].Queue, now)
+			}
 		}
 		if !slices.ContainsFunc(settled, func(s store.Settled) bool { return s.Applied }) {
 			return fmt.Errorf("message %s and %d more are claimed, and the store does not let go of them", left[0].ID, len(left)-1)

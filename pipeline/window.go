@@ -32,7 +32,7 @@ func (pl *planner) settled(q delivery.Queue, n int, now time.Time) {
 // release gives back the room of n messages. Callers hold mu.
 func (pl *planner) release(st *queue, n int) {
 	st.inFlight -= n
-	pl.inFlight -= n
+	pl.inFlight.add(st.id.Lane, -n)
 }
 
 // claimed tells how many messages of a batch the route stage got. The others are somebody else's or gone.
@@ -76,12 +76,17 @@ func (pl *planner) returned(q delivery.Queue) {
 // rewind makes a queue read its list anew, from the oldest on. Callers hold mu.
 func (pl *planner) rewind(st *queue) {
 	st.ids, st.behind, st.missed, st.rewound, st.mark = nil, true, true, true, store.DueMark{}
+	pl.list(st)
 }
 
-// giveUpLost takes back the room of batches that were lost between plan and route. Their messages were never claimed.
+// giveUpLost takes back the room of batches that were lost between plan and route. Their messages were never claimed. It
+// is called about once a second, and sees as well to it that queues which have waited for long get their larger share.
 func (pl *planner) giveUpLost(now time.Time) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
+	for _, st := range pl.turn {
+		pl.age(st, now)
+	}
 	if pl.busy > 0 {
 		return // one is being published, which may take as long as its claim
 	}
@@ -103,10 +108,39 @@ func (pl *planner) narrow(q delivery.Queue, window int) {
 	pl.mu.Unlock()
 }
 
+// laneCount counts something of each lane that there is only so much room for. Bulk gets half of the room, bulk and
+// normal together three quarters: the rest is kept for what is urgent.
+type laneCount struct{ urgent, normal, bulk int }
+
+func (c *laneCount) add(l delivery.Lane, n int) {
+	switch l {
+	case delivery.Urgent:
+		c.urgent += n
+	case delivery.Normal:
+		c.normal += n
+	default:
+		c.bulk += n
+	}
+}
+
+func (c *laneCount) total() int { return c.urgent + c.normal + c.bulk }
+
+// room is how many more of a lane there is room for, out of all.
+func (c *laneCount) room(l delivery.Lane, all int) int {
+	free := all - c.total()
+	if l != delivery.Urgent {
+		free = min(free, max(1, all*3/4)-c.normal-c.bulk)
+	}
+	if l != delivery.Urgent && l != delivery.Normal {
+		free = min(free, max(1, all/2)-c.bulk)
+	}
+	return max(0, free)
+}
+
 // room is how many more messages of st may be claimed now. While some are under way it is 0 until a claim is worth its
 // transaction: each settled batch would otherwise be followed by a claim of just its size. Callers hold mu.
 func (pl *planner) room(st *queue) int {
-	free := pl.p.opt.InFlight - pl.inFlight
+	free := pl.inFlight.room(st.id.Lane, pl.p.opt.InFlight)
 	if st.id.Lane != delivery.Urgent {
 		free = (free+1)/2 - st.inFlight
 	}

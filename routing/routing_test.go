@@ -24,7 +24,6 @@ func TestChoose(t *testing.T) {
 	paused, foreign, down := account(4, "acme", 0), account(5, "other", 0), account(6, "acme", 0)
 	paused.Paused, paused.Why = true, "by hand"
 	down.Down(start, "refused", false)
-	none := delivery.AccountID{}
 	for name, c := range map[string]struct {
 		open    []*routing.Account
 		pinned  delivery.AccountID
@@ -54,7 +53,7 @@ func TestChoose(t *testing.T) {
 			if c.channel != 0 {
 				ch = c.channel
 			}
-			got := table.Choose("acme", ch, c.pinned, start)
+			got := table.Choose(&routing.Query{Tenant: "acme", Channel: ch, Pinned: c.pinned}, start)
 			require.Same(t, c.want, got.Account)
 			require.Equal(t, c.reason, got.Reason)
 			require.Same(t, c.blocked, got.Blocked)
@@ -62,7 +61,7 @@ func TestChoose(t *testing.T) {
 		})
 	}
 	var empty routing.Table
-	require.Equal(t, routing.ReasonNoConnector, empty.Choose("acme", delivery.SMS, none, start).Reason)
+	require.Equal(t, routing.ReasonNoConnector, empty.Choose(&routing.Query{Tenant: "acme", Channel: delivery.SMS}, start).Reason)
 }
 
 func TestRestAndProbe(t *testing.T) {
@@ -87,4 +86,20 @@ func TestRestAndProbe(t *testing.T) {
 	_, _, resting := a.Resting()
 	require.False(t, resting)
 	require.Equal(t, start.Add(2*time.Second), a.Down(start, "again", false), "a new rest begins short")
+}
+
+func TestWhoComesBackFirstIsNamed(t *testing.T) {
+	late, soon := account(1, "acme", 1), account(2, "acme", 2)
+	late.Down(start, "refused", false)
+	late.Down(start, "refused", true)
+	until := soon.Down(start, "refused", false)
+	var table routing.Table
+	table.Set([]*routing.Account{late, soon})
+	q := routing.Query{Tenant: "acme", Channel: delivery.SMS}
+	got := table.Choose(&q, start)
+	require.Same(t, soon, got.Blocked, "what is held for it is woken first")
+	require.Equal(t, until, got.Until)
+	got = table.Choose(&q, until)
+	require.Same(t, soon, got.Account)
+	require.Equal(t, "priority (b rests)", got.Route)
 }

@@ -34,6 +34,9 @@ type Options struct {
 	Retry   []time.Duration
 	Version string
 
+	// RetryJitter is the share of each delay of Retry that is drawn at random; nil = the engine's default.
+	RetryJitter *float64
+
 	// ReceiptDelay is how long ordinary receipts take.
 	ReceiptDelay time.Duration
 }
@@ -111,7 +114,8 @@ func Start(ctx context.Context, o Options) (_ *Sandbox, err error) {
 func (s *Sandbox) startEngine(ctx context.Context, listen string) (err error) {
 	o := s.options
 	s.Engine, err = engine.New(engine.Config{
-		Dir: s.Dir, Listen: listen, AllowPrivate: true, Clock: o.Clock, Logger: o.Logger, Retry: o.Retry, Version: o.Version,
+		Dir: s.Dir, Listen: listen, AllowPrivate: true, Clock: o.Clock, Logger: o.Logger, Version: o.Version,
+		Retry: o.Retry, RetryJitter: o.RetryJitter,
 	}, all.Kinds()...)
 	if err != nil {
 		return err

@@ -43,6 +43,14 @@ type Client struct {
 	Events Events
 	// Audit proves the books.
 	Audit Audits
+	// DeadLetters are messages that ended without a known hand-off, until somebody decides.
+	DeadLetters DeadLetters
+	// Routes are the tenant's routing rules.
+	Routes Routes
+	// Retries are the tenant's schedules after failures.
+	Retries Retries
+	// Receipts shows what providers reported.
+	Receipts Receipts
 
 	base       string // without a slash at the end
 	key        string
@@ -103,6 +111,7 @@ func New(opts ...Option) *Client {
 	c.complete()
 	c.Messages.c, c.Campaigns.c, c.Audiences.c, c.Templates.c, c.Connectors.c = c, c, c, c, c
 	c.Tenants.c, c.Keys.c, c.Suppressions.c, c.Events.c, c.Audit.c = c, c, c, c, c
+	c.DeadLetters.c, c.Routes.c, c.Retries.c, c.Receipts.c = c, c, c, c
 	return c
 }
 

@@ -36,6 +36,30 @@ func ExampleClient_Send() {
 	// Output: msg_01jdm queued
 }
 
+func ExampleFallback() {
+	srv := engine(202, `{"id":"msg_01jdm","channel":"whatsapp","status":"queued","legs":[
+		{"channel":"whatsapp","to":"+12025550100","within":"5m","until":"delivered"},
+		{"channel":"sms","to":"+12025550100","until":"delivered"}]}`)
+	defer srv.Close()
+	c := sdk.New(sdk.WithURL(srv.URL), sdk.WithKey("mk_test_example"))
+	defer c.Close()
+
+	// WhatsApp first; when it is not delivered within five minutes, or refused, an SMS. It is one message all the while.
+	m, err := c.Send(context.Background(), sdk.WhatsApp{To: "+12025550100", Template: "order_paid", Lang: "en"},
+		sdk.Within(5*time.Minute, sdk.Delivered),
+		sdk.Fallback(sdk.SMS{To: "+12025550100", Text: "Your order is paid"}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, leg := range m.Legs {
+		fmt.Println(leg.Channel, leg.Within)
+	}
+	// Output:
+	// whatsapp 5m
+	// sms
+}
+
 func ExampleError() {
 	srv := engine(422, `{"code":"invalid_phone","title":"Not a phone number","status":422,
 		"errors":[{"pointer":"/to","detail":"is too short"}],"request_id":"req_7"}`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ func TestPagination(t *testing.T) {
 			answer(w, 200, Page[Message]{Data: []Message{{ID: "c"}}})
 		}
 	})
-	q := MessageQuery{Status: Failed, Channel: ChannelSMS, Since: time.Unix(0, 0), Limit: 2}
+	q := MessageQuery{Status: Failed, Channel: ChannelSMS, Tag: "t", Since: time.Unix(0, 0), Limit: 2}
 	var got []string
 	for m, err := range c.Messages.All(t.Context(), q) {
 		require.NoError(t, err)
@@ -33,7 +34,7 @@ func TestPagination(t *testing.T) {
 	}
 	require.Equal(t, []string{"a", "b", "c"}, got)
 	require.Len(t, asked, 3)
-	require.Equal(t, "channel=sms&limit=2&since=1970-01-01T00%3A00%3A00Z&status=failed", asked[0])
+	require.Equal(t, "channel=sms&limit=2&since=1970-01-01T00%3A00%3A00Z&status=failed&tag=t", asked[0])
 
 	for range c.Messages.All(t.Context(), q) { // leaving early asks for no more
 		break
@@ -106,6 +107,15 @@ func TestRoutes(t *testing.T) {
 		"GET /v1/events?after=7&limit=2&wait=3s":                 func(c *Client) error { _, err := c.Events.Page(ctx, 7, 2, 3*time.Second); return err },
 		"GET /v1/audit":                                          func(c *Client) error { _, err := c.Audit.Verify(ctx); return err },
 		"GET /v1/audit?tenant=x":                                 func(c *Client) error { _, err := c.Audit.VerifyTenant(ctx, "x"); return err },
+		"GET /v1/dlq":                                            func(c *Client) error { _, err := c.DeadLetters.Page(ctx, DeadLetterFilter{}, 0, ""); return err },
+		"POST /v1/dlq:retry":                                     func(c *Client) error { _, err := c.DeadLetters.Retry(ctx, DeadLetterRequest{}); return err },
+		"POST /v1/dlq:drop":                                      func(c *Client) error { _, err := c.DeadLetters.Drop(ctx, DeadLetterRequest{}); return err },
+		"GET /v1/receipts/unmatched":                             func(c *Client) error { return drain(c.Receipts.Unmatched(ctx)) },
+		"GET /v1/routes":                                         func(c *Client) error { _, err := c.Routes.List(ctx); return err },
+		"PUT /v1/routes":                                         func(c *Client) error { _, err := c.Routes.Set(ctx, nil); return err },
+		"POST /v1/routes:explain":                                func(c *Client) error { _, err := c.Routes.Explain(ctx, RouteQuery{}); return err },
+		"GET /v1/retries":                                        func(c *Client) error { _, err := c.Retries.List(ctx); return err },
+		"PUT /v1/retries":                                        func(c *Client) error { _, err := c.Retries.Set(ctx, nil); return err },
 		"GET /v1/whoami":                                         func(c *Client) error { _, err := c.Whoami(ctx); return err },
 		"GET /readyz":                                            func(c *Client) error { _, err := c.Health(ctx); return err },
 		"GET /version":                                           func(c *Client) error { _, err := c.Version(ctx); return err },
@@ -122,6 +132,86 @@ func TestRoutes(t *testing.T) {
 			require.Equal(t, want, got)
 		})
 	}
+}
+
+func drain[T any](rows iter.Seq2[T, error]) (last error) {
+	for _, err := range rows {
+		last = err
+	}
+	return last
+}
+
+// Every filter is sent, pages are walked to their end, and an error ends the walk.
+func TestDeadLetters(t *testing.T) {
+	var asked []string
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.RawQuery)
+		switch r.URL.Query().Get("cursor") {
+		case "":
+			answer(w, 200, Page[Message]{Data: []Message{{ID: "a"}}, NextCursor: "2", HasMore: true})
+		case "2":
+			answer(w, 200, Page[Message]{Data: []Message{{ID: "b"}}, NextCursor: "3", HasMore: true})
+		default:
+			refuse(w, 403, "forbidden")
+		}
+	})
+	since := time.Unix(0, 0)
+	f := DeadLetterFilter{Status: Expired, Reason: "r 1", Channel: ChannelSMS, To: "+1", Connector: "k", Campaign: "c", Tag: "t", Since: &since}
+	var got []string
+	var last error
+	for m, err := range c.DeadLetters.All(t.Context(), f) {
+		if last = err; err == nil {
+			got = append(got, m.ID)
+		}
+	}
+	require.Equal(t, []string{"a", "b"}, got)
+	var e *Error
+	require.ErrorAs(t, last, &e)
+	require.Equal(t, "campaign=c&channel=sms&connector=k&reason=r+1&since=1970-01-01T00%3A00%3A00Z&status=expired&tag=t&to=%2B1", asked[0])
+	require.Contains(t, asked[1], "reason=r+1", "the next page has the filter too")
+}
+
+// What a call says goes out as it is documented, and what comes back is read.
+func TestDeadLetterBodies(t *testing.T) {
+	var body string
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		body = string(b)
+		answer(w, 200, DeadLetterResult{Done: 2, Skipped: []DeadLetterNoMove{{ID: "x", Status: Queued}}, More: true})
+	})
+	out, err := c.DeadLetters.Retry(t.Context(), DeadLetterRequest{IDs: []string{"a"}, TTL: "1h"})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"ids":["a"],"ttl":"1h"}`, body)
+	require.Equal(t, &DeadLetterResult{Done: 2, Skipped: []DeadLetterNoMove{{ID: "x", Status: Queued}}, More: true}, out)
+	_, err = c.DeadLetters.Drop(t.Context(), DeadLetterRequest{Filter: &DeadLetterFilter{}})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"filter":{}}`, body, "an empty filter means all and must not get lost")
+}
+
+func TestRules(t *testing.T) {
+	var body string
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		if body = string(b); body == "" {
+			body = `{"rules":[]}`
+		}
+		_, _ = io.WriteString(w, body)
+	})
+	routes := []Route{{Prefix: "+91", Targets: []RouteTarget{{Connector: "a", Weight: 0}}}}
+	got, err := c.Routes.Set(t.Context(), routes)
+	require.NoError(t, err)
+	require.Equal(t, routes, got)
+	require.JSONEq(t, `{"rules":[{"prefix":"+91","targets":[{"connector":"a","weight":0}]}]}`, body)
+	_, err = c.Routes.Set(t.Context(), nil)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"rules":[]}`, body, "no rules are an empty list, not nothing")
+	retries := []RetryRule{{Class: "transient", Delays: []string{"5s"}}}
+	again, err := c.Retries.Set(t.Context(), retries)
+	require.NoError(t, err)
+	require.Equal(t, retries, again)
+	list, err := c.Routes.List(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, list)
 }
 
 func importInto(name string, opt ImportOptions) func(c *Client) error {

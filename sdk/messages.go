@@ -22,6 +22,7 @@ type MessageQuery struct {
 	To        string
 	Connector string
 	Campaign  string
+	Tag       string
 	Since     time.Time // accepted at or after
 	Limit     int       // of one page: 1 to 1000; 0 = the engine's default
 	Cursor    string    // Page.NextCursor of the page before
@@ -34,6 +35,7 @@ func (q MessageQuery) values() url.Values {
 	set(v, "to", q.To)
 	set(v, "connector", q.Connector)
 	set(v, "campaign", q.Campaign)
+	set(v, "tag", q.Tag)
 	if !q.Since.IsZero() {
 		set(v, "since", q.Since.UTC().Format(time.RFC3339Nano))
 	}

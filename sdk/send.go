@@ -95,6 +95,7 @@ func (m MessageRequest) request() (MessageRequest, error) { return m, nil }
 type envelope struct {
 	MessageRequest
 	key string
+	err error
 }
 
 // SendOption changes one message or, with SendAll, is put on a row by With.
@@ -135,6 +136,55 @@ func AtMostOnce() SendOption { return func(e *envelope) { e.Delivery = "at_most_
 // Ref sets your own reference, at most 128 characters.
 func Ref(s string) SendOption { return func(e *envelope) { e.ClientRef = s } }
 
+// Category says what the message is, such as otp or marketing; routing rules may ask for it.
+func Category(s string) SendOption { return func(e *envelope) { e.MessageRequest.Category = s } }
+
+// Tag marks the message for routing rules and lists.
+func Tag(s string) SendOption { return func(e *envelope) { e.MessageRequest.Tag = s } }
+
+// InOrder makes messages to the same recipient with the same key go one after the other, as they were accepted.
+func InOrder(key string) SendOption { return func(e *envelope) { e.OrderingKey = key } }
+
+// Within bounds how long the way so far (the message itself, or the last Fallback before this option) has to reach a
+// status before the next Fallback begins; an empty status means delivered, for e-mail and webhooks sent. The
+// last way has the rest of the message's time: the engine refuses one of its own for it.
+func Within(d time.Duration, until Status) SendOption {
+	return func(e *envelope) {
+		if n := len(e.MessageRequest.Fallback); n > 0 {
+			e.MessageRequest.Fallback[n-1].Within, e.MessageRequest.Fallback[n-1].Until = d.String(), until
+			return
+		}
+		e.MessageRequest.Within, e.Until = d.String(), until
+	}
+}
+
+// Fallback adds one more way to reach the person, on another channel. Of the options only Via and Within may stand
+// here: the others, such as TTL, are about the message as a whole, and Send refuses them with ErrInvalid.
+func Fallback(m Sendable, opts ...SendOption) SendOption {
+	return func(e *envelope) {
+		way, err := seal(m, opts)
+		if err == nil && way.wholeMessage() {
+			err = fmt.Errorf("%w: a fallback has content, an address and a connector: give other options to Send", ErrInvalid)
+		}
+		if err != nil && e.err == nil {
+			e.err = err
+		}
+		r := &way.MessageRequest
+		e.MessageRequest.Fallback = append(e.MessageRequest.Fallback, Leg{
+			Channel: r.Channel, To: r.To, From: r.From, Text: r.Text, Subject: r.Subject, HTML: r.HTML, ReplyTo: r.ReplyTo,
+			Headers: r.Headers, UnsubscribeURL: r.UnsubscribeURL, Approved: r.Approved, Event: r.Event, Data: r.Data,
+			Template: r.Template, Vars: r.Vars, Connector: r.Connector, Within: r.Within, Until: r.Until,
+		})
+	}
+}
+
+// wholeMessage reports whether something is set that a fallback has no place for.
+func (e *envelope) wholeMessage() bool {
+	r := &e.MessageRequest
+	return e.key != "" || r.Lane != "" || r.SendAt != "" || r.Zone != "" || r.ExpiresAt != "" || r.TTL != "" ||
+		r.Delivery != "" || r.ClientRef != "" || r.Category != "" || r.Tag != "" || r.OrderingKey != "" || len(r.Fallback) > 0
+}
+
 // With puts options on a row of SendAll.
 func With(m Sendable, opts ...SendOption) Sendable { return withOptions{m, opts} }
 
@@ -163,6 +213,9 @@ func seal(m Sendable, opts []SendOption) (envelope, error) {
 	e := envelope{MessageRequest: r}
 	for _, o := range opts {
 		o(&e)
+	}
+	if err == nil {
+		err = e.err
 	}
 	return e, err
 }

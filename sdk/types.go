@@ -103,6 +103,38 @@ type MessageRequest struct {
 	Connector      string          `json:"connector,omitempty"`  // a connector's name; empty = routing chooses
 	Delivery       string          `json:"delivery,omitempty"`   // at_least_once (default) or at_most_once
 	ClientRef      string          `json:"client_ref,omitempty"` // your own reference, at most 128 characters
+	Category       string          `json:"category,omitempty"`   // what it is, such as otp or marketing; routing rules may ask for it
+	Tag            string          `json:"tag,omitempty"`        // your own mark, for routing rules and lists
+	// OrderingKey makes messages to the same recipient with the same key go one after the other, in the order in which
+	// they were accepted.
+	OrderingKey string `json:"ordering_key,omitempty"`
+	// Within and Until belong to a message with a Fallback: how long this first way has to reach that status. Default:
+	// no time limit (only a failure goes on), and delivered (for e-mail and webhooks sent).
+	Within   string `json:"within,omitempty"` // duration, such as "5m"
+	Until    Status `json:"until,omitempty"`  // sent, delivered or read
+	Fallback []Leg  `json:"fallback,omitempty"`
+}
+
+// Leg is one more way to reach the same person, on another channel, tried when the ways before it had no success. The
+// message stays one message: it has one id, one history, and counts once.
+type Leg struct {
+	Channel        Channel         `json:"channel"`
+	To             string          `json:"to"`
+	From           string          `json:"from,omitempty"`
+	Text           string          `json:"text,omitempty"`
+	Subject        string          `json:"subject,omitempty"`
+	HTML           string          `json:"html,omitempty"`
+	ReplyTo        string          `json:"reply_to,omitempty"`
+	Headers        []Header        `json:"headers,omitempty"`
+	UnsubscribeURL string          `json:"unsubscribe_url,omitempty"`
+	Approved       *Approved       `json:"approved,omitempty"`
+	Event          string          `json:"event,omitempty"`
+	Data           json.RawMessage `json:"data,omitempty"`
+	Template       string          `json:"template,omitempty"`
+	Vars           Vars            `json:"vars,omitempty"`
+	Connector      string          `json:"connector,omitempty"`
+	Within         string          `json:"within,omitempty"` // how long it has; the last leg has the rest of the message's time
+	Until          Status          `json:"until,omitempty"`
 }
 
 // Message is a message as the API shows it.
@@ -121,12 +153,32 @@ type Message struct {
 	Campaign          string     `json:"campaign,omitempty"`
 	ProviderID        string     `json:"provider_id,omitempty"`
 	ClientRef         string     `json:"client_ref,omitempty"`
+	Category          string     `json:"category,omitempty"`
+	Tag               string     `json:"tag,omitempty"`
+	OrderingKey       string     `json:"ordering_key,omitempty"`
+	Leg               int        `json:"leg,omitempty"`     // which way it is on, from 0
+	Legs              []LegState `json:"legs,omitempty"`    // of a message with a fallback
+	Dropped           bool       `json:"dropped,omitempty"` // a dead letter that was put away
 	Attempts          int        `json:"attempts,omitempty"`
 	PossibleDuplicate bool       `json:"possible_duplicate,omitempty"`
 	AcceptedAt        *time.Time `json:"accepted_at,omitempty"`
 	UpdatedAt         *time.Time `json:"updated_at,omitempty"`
 	DueAt             *time.Time `json:"due_at,omitempty"` // when something happens next
 	ExpiresAt         *time.Time `json:"expires_at,omitempty"`
+}
+
+// LegState is what became of one way to reach the person.
+type LegState struct {
+	Channel    Channel    `json:"channel"`
+	To         string     `json:"to"`
+	Status     Status     `json:"status,omitempty"` // empty = not begun
+	Reason     string     `json:"reason,omitempty"` // why it made way for the next
+	Connector  string     `json:"connector,omitempty"`
+	ProviderID string     `json:"provider_id,omitempty"`
+	Within     string     `json:"within,omitempty"`
+	Until      Status     `json:"until,omitempty"`    // what it must reach
+	Deadline   *time.Time `json:"deadline,omitempty"` // by when
+	Winner     bool       `json:"winner,omitempty"`   // the first to reach it: the message counts by this one
 }
 
 // BatchRow is one line of the answer to POST /v1/messages/batch, in the order of the request's lines.
@@ -142,12 +194,15 @@ type BatchRow struct {
 // Fact is one line of a message's history.
 type Fact struct {
 	At        time.Time  `json:"at"`
-	Kind      string     `json:"kind"` // accepted, held, claimed, sent, deferred, ambiguous, ended, receipt, returned, late, redelivery
+	Kind      string     `json:"kind"` // accepted, held, claimed, sent, deferred, ambiguous, ended, receipt, returned, late, redelivery, fallback, redriven, dropped
 	Status    Status     `json:"status"`
 	Attempt   int        `json:"attempt,omitempty"`
 	Connector string     `json:"connector,omitempty"`
 	Code      string     `json:"code,omitempty"`
 	Detail    string     `json:"detail,omitempty"`
+	Route     string     `json:"route,omitempty"`   // why this connector
+	Content   string     `json:"content,omitempty"` // what was rendered, such as "otp v3"
+	Leg       int        `json:"leg,omitempty"`     // of a message with a fallback, from 0
 	Until     *time.Time `json:"until,omitempty"`
 }
 
@@ -396,6 +451,12 @@ type TenantRequest struct {
 	Rates       []Rate `json:"rates,omitempty"`
 	OnAmbiguous string `json:"on_ambiguous,omitempty"` // retry (default), hold or fail
 	Region      string `json:"region,omitempty"`       // for phone numbers without +, such as IN
+	// Weight is the tenant's share beside others when a connector is contended, 1 to 100; default 1.
+	Weight int `json:"weight,omitempty"`
+	// AcceptRate bounds how many messages a second the API takes from the tenant; 0 = no bound.
+	AcceptRate float64 `json:"accept_rate,omitempty"`
+	// RerouteInDoubt lets a message whose last attempt is in doubt be tried by another connector.
+	RerouteInDoubt bool `json:"reroute_in_doubt,omitempty"`
 }
 
 // Tenant is a customer of the platform.
@@ -407,7 +468,105 @@ type Tenant struct {
 	Rates       []Rate     `json:"rates,omitempty"`
 	OnAmbiguous string     `json:"on_ambiguous"`
 	Region      string     `json:"region,omitempty"`
+	Weight      int        `json:"weight"`
+	AcceptRate  float64    `json:"accept_rate,omitempty"`
 	CreatedAt   *time.Time `json:"created_at,omitempty"`
+
+	RerouteInDoubt bool `json:"reroute_in_doubt,omitempty"`
+}
+
+// Route is one of a tenant's routing rules. The first that matches decides; empty fields match everything.
+type Route struct {
+	Channel  Channel       `json:"channel,omitempty"`
+	Prefix   string        `json:"prefix,omitempty"` // of the phone number, such as +91; for e-mail the domain
+	Category string        `json:"category,omitempty"`
+	Tag      string        `json:"tag,omitempty"`
+	Targets  []RouteTarget `json:"targets"`
+}
+
+// RouteTarget is one connector of a rule. Connectors share the messages by weight; one of weight 0 is a reserve.
+type RouteTarget struct {
+	Connector string `json:"connector"`
+	Weight    int    `json:"weight"`
+}
+
+// RouteQuery asks by which connector a message would go now.
+type RouteQuery struct {
+	Channel  Channel `json:"channel"`
+	To       string  `json:"to"`
+	Category string  `json:"category,omitempty"`
+	Tag      string  `json:"tag,omitempty"`
+}
+
+// RouteExplanation says by which connector a message would go now, and why.
+type RouteExplanation struct {
+	Rule       string           `json:"rule"`                // such as "rule 2: +91", or "priority" without a rule
+	Connector  string           `json:"connector,omitempty"` // empty = none can take it now
+	Candidates []RouteCandidate `json:"candidates"`          // in the order in which they are asked
+}
+
+// RouteCandidate is one connector that a message might go by.
+type RouteCandidate struct {
+	Connector string     `json:"connector"`
+	Weight    int        `json:"weight,omitempty"`
+	State     string     `json:"state"`             // ready, resting, paused, unhealthy or missing
+	Detail    string     `json:"detail,omitempty"`  // why it is not ready
+	Until     *time.Time `json:"until,omitempty"`   // when it is asked again
+	Failing   float64    `json:"failing,omitempty"` // share of the last attempts to this destination that failed, 0 to 1
+}
+
+// RetryRule is a tenant's schedule after failures; empty fields match everything, the first that matches counts.
+type RetryRule struct {
+	Channel Channel  `json:"channel,omitempty"`
+	Class   string   `json:"class,omitempty"` // transient or ambiguous
+	Delays  []string `json:"delays"`          // such as ["5s","30s","5m"]; the last one repeats
+	// GiveUpAfter ends a message as failed when its next attempt would come later than this after its acceptance; empty =
+	// it is tried until it expires.
+	GiveUpAfter string `json:"give_up_after,omitempty"`
+}
+
+// DeadLetterFilter selects dead letters. Zero fields do not filter.
+type DeadLetterFilter struct {
+	Status    Status     `json:"status,omitempty"` // failed, expired or unknown
+	Reason    string     `json:"reason,omitempty"`
+	Channel   Channel    `json:"channel,omitempty"`
+	To        string     `json:"to,omitempty"`
+	Connector string     `json:"connector,omitempty"`
+	Campaign  string     `json:"campaign,omitempty"`
+	Tag       string     `json:"tag,omitempty"`
+	Since     *time.Time `json:"since,omitempty"` // accepted at or after
+}
+
+// DeadLetterRequest is the body of POST /v1/dlq:retry and /v1/dlq:drop: ids, or a filter.
+type DeadLetterRequest struct {
+	IDs    []string          `json:"ids,omitempty"` // at most 1000
+	Filter *DeadLetterFilter `json:"filter,omitempty"`
+	TTL    string            `json:"ttl,omitempty"` // retry: how long the messages may wait now; default 24h
+}
+
+// DeadLetterResult says what one call did. A filter may match more than one call takes: repeat while More is true.
+type DeadLetterResult struct {
+	Done    int                `json:"done"`
+	Skipped []DeadLetterNoMove `json:"skipped,omitempty"`
+	More    bool               `json:"more,omitempty"`
+}
+
+// DeadLetterNoMove is an id that is no dead letter.
+type DeadLetterNoMove struct {
+	ID     string `json:"id"`
+	Status Status `json:"status,omitempty"` // empty = no such message
+}
+
+// UnmatchedReceipt is a provider's report for which no message is known yet.
+type UnmatchedReceipt struct {
+	Connector  string     `json:"connector"`
+	ProviderID string     `json:"provider_id,omitempty"`
+	Status     Status     `json:"status"`
+	Code       string     `json:"code,omitempty"`
+	Detail     string     `json:"detail,omitempty"`
+	At         *time.Time `json:"at,omitempty"`    // as the provider says
+	Since      *time.Time `json:"since,omitempty"` // when it came
+	Until      *time.Time `json:"until,omitempty"` // when it is dropped
 }
 
 // KeyRequest is the body of POST /v1/keys. An operator names the tenant; a tenant's key makes keys of its own tenant.

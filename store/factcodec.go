@@ -32,6 +32,9 @@ const (
 	hasCode
 	hasDetail
 	hasUntil
+	hasRoute
+	hasContent
+	hasLeg
 	maskEnd
 )
 
@@ -63,6 +66,9 @@ func AppendFacts(dst []byte, events []Event) []byte {
 		set(f.Code != l.Code, hasCode)
 		set(f.Detail != l.Detail, hasDetail)
 		set(Millis(f.Until) != Millis(l.Until), hasUntil)
+		set(f.Route != l.Route, hasRoute)
+		set(f.Content != l.Content, hasContent)
+		set(f.Leg != l.Leg, hasLeg)
 
 		dst = append(dst, f.Message[:]...)
 		dst = binary.AppendUvarint(dst, mask)
@@ -95,6 +101,15 @@ func AppendFacts(dst []byte, events []Event) []byte {
 		}
 		if mask&hasUntil != 0 {
 			dst = binary.AppendVarint(dst, Millis(f.Until))
+		}
+		if mask&hasRoute != 0 {
+			dst = appendText(dst, f.Route)
+		}
+		if mask&hasContent != 0 {
+			dst = appendText(dst, f.Content)
+		}
+		if mask&hasLeg != 0 {
+			dst = binary.AppendVarint(dst, int64(f.Leg))
 		}
 		last = *e
 	}
@@ -150,6 +165,15 @@ func DecodeFacts(b []byte) ([]Event, error) {
 		}
 		if mask&hasUntil != 0 {
 			f.Until = FromMillis(d.varint())
+		}
+		if mask&hasRoute != 0 {
+			f.Route = string(d.take(d.uvarint()))
+		}
+		if mask&hasContent != 0 {
+			f.Content = string(d.take(d.uvarint()))
+		}
+		if mask&hasLeg != 0 {
+			f.Leg = d.small()
 		}
 		if d.bad != "" {
 			break

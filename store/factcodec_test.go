@@ -19,7 +19,8 @@ func sampleFacts() []store.Event {
 			At: at, Status: delivery.StatusQueued, Code: "queued", Until: at}},
 		{Channel: delivery.Email, Fact: delivery.Fact{Message: delivery.MessageID{3}, Kind: delivery.FactDeferred,
 			At: at.Add(time.Second), Status: delivery.StatusDeferred, Attempt: 3, Epoch: 4,
-			Account: delivery.AccountID{9}, Code: "4.7.1", Detail: "greylisted", Until: at.Add(time.Minute)}},
+			Account: delivery.AccountID{9}, Code: "4.7.1", Detail: "greylisted", Until: at.Add(time.Minute),
+			Route: "rule 2: +91", Content: "otp v3", Leg: 1}},
 		{},
 	}
 }
@@ -35,6 +36,24 @@ func TestFactsRoundTrip(t *testing.T) {
 	none, err := store.DecodeFacts(store.AppendFacts(nil, nil))
 	require.NoError(t, err)
 	require.Empty(t, none)
+}
+
+// What the first version wrote stays readable byte for byte: two facts without the fields that came later.
+func TestDecodeFactsReadsWhatAnOlderProgramWrote(t *testing.T) {
+	t.Parallel()
+	old := "\x01\x02" +
+		"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x8f\x05" + // kind status channel at code until
+		"\x01\x02\x01\xd0\x0f\x06queued\xd0\x0f" +
+		"\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	f := delivery.Fact{Message: delivery.MessageID{1}, Kind: delivery.FactAccepted, Status: delivery.StatusQueued,
+		At: time.UnixMilli(1000).UTC(), Code: "queued", Until: time.UnixMilli(1000).UTC()}
+	second := f
+	second.Message = delivery.MessageID{2}
+	want := []store.Event{{Channel: delivery.SMS, Fact: f}, {Channel: delivery.SMS, Fact: second}}
+	got, err := store.DecodeFacts([]byte(old))
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	require.Equal(t, old, string(store.AppendFacts(nil, want)), "and a fact without them is still written so")
 }
 
 // The facts of one batch differ in little but the message: a repeated fact must cost an id and one byte.

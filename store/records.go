@@ -72,7 +72,9 @@ type Campaigns interface {
 	CampaignList(ctx context.Context, tenant delivery.TenantID) ([]Campaign, error)
 	// MoveCampaign changes the state from one of the given states to another, or returns ErrConflict with the campaign as
 	// it is. Starting stores c's Legs (with pinned versions), People and StartedAt; pausing holds its waiting messages;
-	// running again wakes them; stopping cancels them, all in the same transaction.
+	// running again wakes them, each at its old place; stopping cancels them. Claims obey the new state at once; the
+	// messages follow in transactions of bounded size, before the call returns. When the process stops in between, the
+	// next one finishes that.
 	MoveCampaign(ctx context.Context, tenant delivery.TenantID, c Campaign, from []CampaignState, to CampaignState, now time.Time) (Campaign, error)
 	// Expand stores a slice's messages and moves the cursor in one transaction. ErrConflict when the campaign is not
 	// running or its cursor is elsewhere. A message to a suppressed address is stored as suppressed. The tenant's daily
@@ -203,7 +205,15 @@ type Tenant struct {
 	OnAmbiguous string // retry, hold or fail; "" = retry
 	DataKey     []byte // sealed by the vault's master key; never leaves the engine
 	Region      string // default region for phone numbers without +, such as IN; "" = none
-	CreatedAt   time.Time
+	Weight      int    // its share beside other tenants when an account is contended, 1–100; 0 = 1
+	// AcceptRate bounds how many messages a second the API takes from it; 0 = no bound.
+	AcceptRate float64
+	Retry      []delivery.RetryRule // the first that matches; none = the engine's schedule
+	Routes     []delivery.RouteRule
+	// RerouteInDoubt lets a message whose last attempt is in doubt be tried by another account. Otherwise it waits for
+	// the one that may have taken it.
+	RerouteInDoubt bool
+	CreatedAt      time.Time
 }
 
 // TenantRate is one of a tenant's limits.

@@ -73,6 +73,7 @@ type Store interface {
 	Tenants
 	Keys
 	Auditor
+	DeadLetters
 	// Check proves in one cheap write that the store can take an acceptance now.
 	Check(ctx context.Context) error
 	// Close waits for running calls, refuses new ones with ErrUnavailable and leaves a clean file. Safe twice.
@@ -127,6 +128,35 @@ type NewMessage struct {
 	ExpiresAt  time.Time           // no hand-off starts after this
 	AtMostOnce bool                // an ambiguous attempt ends the message as unknown
 	ClientRef  string              // the sender's own reference, at most 128 characters, given back in answers
+	Category   string              // what it is, such as otp or marketing, for routing; at most 64 characters
+	Tag        string              // the sender's own mark, for routing and lists; at most 64 characters
+	// OrderingKey, when not empty, makes the messages of (tenant, channel, To, key) go one after the other, in the order
+	// of acceptance: each is held until the one before it is handed off or has ended. At most 128 characters.
+	OrderingKey string
+	// Within and Success belong to the first leg of a message that has more of them; see NewLeg.
+	Within  time.Duration
+	Success delivery.Status
+	Then    []NewLeg // what follows when a leg has no success, at most MaxLegs-1
+}
+
+// MaxLegs is how many legs a message may have.
+const MaxLegs = 4
+
+// NewLeg is one way to reach the person, tried after the ones before it had no success. No two legs of a message share
+// a channel: a receipt finds its leg by the channel of its account.
+type NewLeg struct {
+	Channel  delivery.Channel
+	To       string
+	Payload  []byte
+	Segments int
+	Account  delivery.AccountID // pinned; zero = routing chooses
+	// Within is how long the leg has, from the moment it begins (acceptance or send_at for the first, the switch for the
+	// others). When it is over without success, the next leg begins, unless an attempt is under way or in doubt: then
+	// as soon as that is settled. 0 = no time limit: only a failure begins the next leg. Ignored for the last leg. A leg
+	// that was delivered makes no way any more, also when Success is Read.
+	Within time.Duration
+	// Success is what the leg must reach: Sent, Delivered or Read; 0 = Delivered.
+	Success delivery.Status
 }
 
 // Accepted is the result of an acceptance, in the order of its messages.
@@ -138,8 +168,8 @@ type Accepted struct {
 // AcceptResult is what became of one message at accept.
 type AcceptResult struct {
 	ID     delivery.MessageID
-	Status delivery.Status // scheduled, queued or suppressed
-	Reason string          // for suppressed: the suppression's reason
+	Status delivery.Status // scheduled, queued, held (behind another message of its ordering key) or suppressed
+	Reason string          // for suppressed: the suppression's reason; for held: ReasonOrdered
 }
 
 // ---- read
@@ -158,7 +188,8 @@ type Reader interface {
 	// Ahead counts the waiting messages of the same queue that are due before the message, at most max.
 	Ahead(ctx context.Context, tenant delivery.TenantID, id delivery.MessageID, max int) (int, error)
 	// Cancel moves a waiting message to canceled. It returns the status after the call: canceled, or the status that made
-	// it too late, with ErrConflict.
+	// it too late, with ErrConflict. Canceled says that nobody has the message: one of which an attempt is in doubt, or of
+	// which an earlier leg was handed off, is stopped as well, but becomes unknown or what became of that leg.
 	Cancel(ctx context.Context, tenant delivery.TenantID, id delivery.MessageID, now time.Time) (delivery.Status, error)
 	// Usage returns how many messages the tenant had accepted on the UTC day of now.
 	Usage(ctx context.Context, tenant delivery.TenantID, now time.Time) (int64, error)
@@ -184,10 +215,30 @@ type Message struct {
 	Epoch             int
 	PossibleDuplicate bool
 	AtMostOnce        bool
+	Category          string
+	Tag               string
+	OrderingKey       string
+	Dropped           bool // a dead letter that a person has put away
 	AcceptedAt        time.Time
 	UpdatedAt         time.Time
-	DueAt             time.Time // waiting states: when something happens next; sending: end of the lease; else zero
+	DueAt             time.Time // waiting: when something happens next; sending: end of the lease; sent: end of a leg; else zero
 	ExpiresAt         time.Time
+	Leg               int          // the leg it is on, from 0. Channel, To, Payload, Account and ProviderID are this leg's
+	Legs              []MessageLeg // all legs of a message that has more than one; only from Reader.Message
+}
+
+// MessageLeg is what became of one leg.
+type MessageLeg struct {
+	Channel    delivery.Channel
+	To         string
+	Status     delivery.Status // 0 = not begun; else where the leg itself got to, late receipts included
+	Reason     string          // why it made way for the next one
+	Account    delivery.AccountID
+	ProviderID string
+	Within     time.Duration
+	Success    delivery.Status
+	Until      time.Time // its deadline; zero = none, or not begun
+	Winner     bool      // the first leg to reach its Success: the message counts once, by this one
 }
 
 // MessageQuery selects messages. Zero fields do not filter.
@@ -197,6 +248,7 @@ type MessageQuery struct {
 	To       string
 	Account  delivery.AccountID
 	Campaign delivery.CampaignID
+	Tag      string
 	Since    time.Time          // accepted at or after
 	Before   delivery.MessageID // continue below this id
 	Limit    int                // 1–1,000
@@ -213,6 +265,9 @@ type Event struct {
 
 // Work is what the pipeline does to messages, across tenants.
 type Work interface {
+	// Claim, Settle and Report go on with a message's next leg by themselves where the rules of NewLeg say so, and put the
+	// successor of an ordered message into its queue; what becomes due by that is named in Ready.
+
 	// DueQueues lists the queues that have a due message: status scheduled, queued, held or deferred with a due time at
 	// or before now. Oldest is the due time of its first.
 	DueQueues(ctx context.Context, sys System, now time.Time) ([]DueQueue, error)
@@ -224,17 +279,25 @@ type Work interface {
 	// suppressed meanwhile; and holds messages of a paused campaign. These are not returned, nor are ids that somebody
 	// else has, that are not due or do not exist.
 	Claim(ctx context.Context, sys System, c Claim) ([]Claimed, error)
-	// Settle applies outcomes, each guarded by status and epoch: it applies only to a message that is sending (or, for
-	// Writer ByPlan, ambiguous) with that epoch. An outcome that comes too late changes no state and is kept as a fact.
+	// Settle applies outcomes, each guarded by status and epoch: it applies only to a message that is sending with that
+	// epoch; or ambiguous with it, for Writer ByPlan and for a worker's decisive answer that comes after all; or sent with
+	// it, for a leg that has run out of time. An outcome that comes too late changes no state and is kept as a fact. One
+	// that ends as expired or canceled while the message may have been handed off ends as unknown, or as what became of
+	// the leg that was.
 	// Sent applies parked receipts of the same provider id in the same transaction. Results are in the order of outcomes.
 	Settle(ctx context.Context, sys System, now time.Time, outcomes []Outcome) ([]Settled, error)
-	// Overdue lists messages whose lease has run out or whose ambiguous attempt is due to be settled, oldest first.
+	// Overdue lists messages whose lease has run out, whose ambiguous attempt is due to be settled, or whose handed-off
+	// leg (status sent) has run out of time, oldest first.
 	// With node set it lists, instead, every message that this node has under lease, run out or not: what a restarted
 	// node must settle first.
 	Overdue(ctx context.Context, sys System, now time.Time, node string, limit int) ([]Overdue, error)
 	// NextDue returns the earliest due time, lease end or settle time after now, or the zero time.
 	NextDue(ctx context.Context, sys System, now time.Time) (time.Time, error)
-	// Wake makes every message held for reason due now: of one campaign, or of one account, whichever is not zero.
+	// Seen keeps the latest time that anybody has told it, and returns that: a clock that lies behind it has been set back.
+	Seen(ctx context.Context, sys System, now time.Time) (time.Time, error)
+	// Wake makes every message held for reason due, each at the place in its queue that its acceptance gives it: of one
+	// campaign, or of one account, whichever is not zero. A reason that only the store ends (ordered) is
+	// refused. It works in transactions of bounded size and may be called again after a failure.
 	Wake(ctx context.Context, sys System, now time.Time, reason string, campaign delivery.CampaignID, account delivery.AccountID) (int, error)
 }
 
@@ -266,8 +329,14 @@ type Claimed struct {
 	Payload           []byte
 	Segments          int
 	Account           delivery.AccountID // pinned; zero = routing chooses
+	Last              delivery.AccountID // of the attempt before this one; zero = none
+	Category          string
+	Tag               string
+	Leg               int       // from 0
+	LegUntil          time.Time // deadline of a leg that another one follows; zero = none
+	MoreLegs          bool      // another leg follows
 	Campaign          delivery.CampaignID
-	Attempts          int // counted attempts before this one
+	Attempts          int // counted attempts of this leg before this one
 	Epoch             int
 	PossibleDuplicate bool
 	AtMostOnce        bool
@@ -292,19 +361,32 @@ type Outcome struct {
 	Duplicate       bool      // sets PossibleDuplicate for every later attempt
 	Suppress        bool      // adds the address to the tenant's suppression list with Reason
 	Segments        int       // 0 = leave as it is
+	// NextLeg makes the message go on with its next leg, if it has one, instead of ending as Status: which is then failed,
+	// suppressed, or, from a leg that was sent and ran out of time (Writer ByPlan), queued. Without a next leg a timed-out
+	// leg just loses its deadline.
+	NextLeg bool
+	Route   string // for the fact: why the account was chosen
+	Content string // for the fact: what was rendered
 }
 
 // Settled says whether an outcome was applied.
 type Settled struct {
 	Applied bool
 	Status  delivery.Status // the message's status after the call
+	Ready   []Ready         // what became due by this: a next leg, the successor of an ordered message
+}
+
+// Ready is a message that has just become due.
+type Ready struct {
+	ID    delivery.MessageID
+	Queue delivery.Queue
 }
 
 // Overdue is a message whose lease or settle time has passed.
 type Overdue struct {
 	ID         delivery.MessageID
 	Queue      delivery.Queue
-	Status     delivery.Status // sending or ambiguous
+	Status     delivery.Status // sending, ambiguous, or sent for a leg that has run out of time
 	Epoch      int
 	Account    delivery.AccountID
 	Attempts   int
@@ -319,6 +401,10 @@ const (
 	ReasonCanceled       = "canceled"
 	ReasonSuppressed     = "suppressed"
 	ReasonCampaignPaused = "campaign_paused"
+	ReasonOrdered        = "ordered"     // held until the message before it with the same ordering key is done
+	ReasonLegTimeout     = "leg_timeout" // a leg had no success in its time
+	ReasonRedriven       = "redriven"    // a dead letter queued again
+	ReasonOvertaken      = "overtaken"   // a leg that did not go any more: the one before it had its success after all
 )
 
 // ---- receipts
@@ -335,7 +421,21 @@ type Receipts interface {
 	Parked(ctx context.Context, sys System) (int, error)
 	// DropParked removes receipts parked until before now and returns how many.
 	DropParked(ctx context.Context, sys System, now time.Time) (int, error)
+	// Unmatched lists receipts that wait for a message, of accounts that the tenant owns (delivery.Shared: the operator's),
+	// in the order of (Account, ProviderID), after the given mark; the zero mark is the beginning.
+	Unmatched(ctx context.Context, tenant delivery.TenantID, after UnmatchedMark, limit int) ([]Unmatched, error)
 }
+
+// Unmatched is a receipt that waits for its message.
+type Unmatched struct {
+	Receipt delivery.Receipt
+	Since   time.Time // when it came
+	Until   time.Time // when it is dropped
+	Mark    UnmatchedMark
+}
+
+// UnmatchedMark is a place in the list of unmatched receipts; a store gives it a meaning.
+type UnmatchedMark string
 
 // Reported is what became of a receipt.
 type Reported struct {
@@ -343,6 +443,38 @@ type Reported struct {
 	Tenant  delivery.TenantID
 	Status  delivery.Status // after the call
 	Changed bool
+	Ready   []Ready // as in Settled
+	// Until is the deadline of a leg that the receipt has proved to be handed off, when another one follows; else zero.
+	Until time.Time
+}
+
+// ---- dead letters
+
+// DeadLetters are messages that ended without a hand-off that anybody knows of (failed, expired or unknown) and that
+// nobody has put away. They stay what they are until a person decides.
+type DeadLetters interface {
+	// DeadLetters returns a page, newest first. Status in q, when set, is one of the three.
+	DeadLetters(ctx context.Context, tenant delivery.TenantID, q DeadLetterQuery) ([]Message, error)
+	// Redrive puts dead letters back into their queues, due now: the same id on the same leg, attempts counted from 0,
+	// expiring at the given time; a leg begins its time anew. One that ended as unknown, or ever had an attempt in doubt,
+	// is marked as a possible duplicate. One with an ordering key goes when it can: it neither waits for its line nor
+	// holds it up. Results are in the order of ids; at most 1,000.
+	Redrive(ctx context.Context, tenant delivery.TenantID, ids []delivery.MessageID, now, expires time.Time) ([]Redriven, error)
+	// Drop puts dead letters away: they keep their status and history, and are listed no more.
+	Drop(ctx context.Context, tenant delivery.TenantID, ids []delivery.MessageID, now time.Time) ([]Redriven, error)
+}
+
+// DeadLetterQuery selects dead letters. Zero fields do not filter.
+type DeadLetterQuery struct {
+	MessageQuery
+	Reason string
+}
+
+// Redriven is what became of one id.
+type Redriven struct {
+	Done   bool
+	Status delivery.Status // after the call; 0 = no such message
+	Queue  delivery.Queue  // of a redriven message
 }
 
 // ---- suppressions

@@ -5,19 +5,19 @@ package crash
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/msgctl/msgctl/sdk"
-	"github.com/msgctl/msgctl/simulator"
 )
 
 // campaign is one campaign over four channels on its way.
 type campaign struct {
 	l     *lab
 	name  string
-	asked []Address
+	asked []Request
 	from  int // ledger entries before it
 }
 
@@ -26,37 +26,52 @@ type campaign struct {
 func (l *lab) newCampaign(n int) *campaign {
 	l.t.Helper()
 	c := &campaign{l: l, name: fmt.Sprintf("crash-%d", n), from: len(l.sim.seen())}
-	var csv bytes.Buffer
-	csv.WriteString("channel,phone,email,url,first_name\n")
 	for i := range *people {
-		p := n**people + i
-		a := person(p)
-		c.asked = append(c.asked, a)
-		cells := map[string]string{a.Channel: a.To}
-		if a.Channel == "webhook" {
-			cells[a.Channel] = l.sim.at.HTTP + a.To
-		}
-		fmt.Fprintf(&csv, "%s,%s,%s,%s,Ada%d\n",
-			a.Channel, cells["sms"]+cells["whatsapp"], cells["email"], cells["webhook"], p)
+		c.asked = append(c.asked, Request{Address: person(n**people + i)})
 	}
-	got, err := l.client.Audiences.Import(l.ctx, c.name, &csv, sdk.ImportOptions{})
+	got, err := l.client.Audiences.Import(l.ctx, c.name, l.rows(c.asked), sdk.ImportOptions{})
 	l.NoError(err)
 	l.Equal(*people, got.People, "%+v", got)
-	templates := map[string]sdk.TemplateRequest{
+	l.templates()
+	_, err = l.client.Campaigns.Create(l.ctx, campaignRequest(c.name))
+	l.NoError(err)
+	return c
+}
+
+// rows writes people as CSV.
+func (l *lab) rows(people []Request) io.Reader {
+	var csv bytes.Buffer
+	csv.WriteString("channel,phone,email,url,first_name\n")
+	for i, p := range people {
+		cells := map[string]string{p.Channel: p.To}
+		if p.Channel == "webhook" {
+			cells[p.Channel] = l.sim.at.HTTP + p.To
+		}
+		fmt.Fprintf(&csv, "%s,%s,%s,%s,Ada%d\n",
+			p.Channel, cells["sms"]+cells["whatsapp"], cells["email"], cells["webhook"], i)
+	}
+	return &csv
+}
+
+// templates stores what the campaigns of a lab send, one for each channel.
+func (l *lab) templates() {
+	l.t.Helper()
+	for name, t := range map[string]sdk.TemplateRequest{
 		"crash-sms":   {Channel: sdk.ChannelSMS, Text: "Hello {{ first_name }}"},
 		"crash-wa":    {Channel: sdk.ChannelWhatsApp, Text: "Hello {{ first_name }}"},
 		"crash-email": {Channel: sdk.ChannelEmail, Subject: "Hello", Text: "Hello {{ first_name }}"},
 		"crash-hook":  {Channel: sdk.ChannelWebhook, Event: "greeting", Data: `{"name": "{{ first_name }}"}`},
-	}
-	r := sdk.CampaignRequest{Name: c.name, Audience: c.name}
-	for name, t := range templates {
+	} {
 		_, err := l.client.Templates.Put(l.ctx, name, t)
 		l.NoError(err)
-		r.Templates = append(r.Templates, name)
 	}
-	_, err = l.client.Campaigns.Create(l.ctx, r)
-	l.NoError(err)
-	return c
+}
+
+// campaignRequest makes a campaign over all four channels to the audience of the same name.
+func campaignRequest(name string) sdk.CampaignRequest {
+	return sdk.CampaignRequest{
+		Name: name, Audience: name, Templates: []string{"crash-sms", "crash-wa", "crash-email", "crash-hook"},
+	}
 }
 
 // person returns the address of the nth person, as the ledger names it. None of them is a magic recipient.
@@ -79,7 +94,7 @@ func (c *campaign) start() {
 }
 
 // entries returns what the providers saw since the campaign was made.
-func (c *campaign) entries() []simulator.Entry { return c.l.sim.seen()[c.from:] }
+func (c *campaign) entries() []sighting { return c.l.sim.seen()[c.from:] }
 
 // reach waits until the providers have seen n submissions of the campaign.
 func (c *campaign) reach(n int) {
@@ -96,27 +111,6 @@ func (c *campaign) moments(n int) []int {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// restart runs the next engine at once, and returns how long it took from its start to its first submission.
-func (c *campaign) restart() time.Duration {
-	c.l.t.Helper()
-	before := len(c.l.sim.seen())
-	c.l.start()
-	began := c.l.engine.began
-	// What the dead engine had put on the wire is still read for a moment; no engine is that quick to open its store.
-	const leftovers = 20 * time.Millisecond
-	var first time.Duration
-	c.l.until("the next engine sends", 5*time.Millisecond, func() bool {
-		for _, e := range c.l.sim.seen()[before:] {
-			if first = e.At.Sub(began); first > leftovers {
-				return true
-			}
-		}
-		got, err := c.l.client.Campaigns.Get(c.l.ctx, c.name)
-		return err == nil && got.State == "completed" // nothing was left to send
-	})
-	return max(first, 0)
 }
 
 // finish waits until the campaign is completed, nothing waits and every receipt is in.
@@ -150,17 +144,38 @@ func (c *campaign) history() History {
 	}
 }
 
-// records lists messages of the tenant.
+// records lists messages of the tenant, with the history of those that the engine owns up to.
 func (l *lab) records(q sdk.MessageQuery) []Record {
 	l.t.Helper()
 	var out []Record
 	q.Limit = 1000
 	for m, err := range l.client.Messages.All(l.ctx, q) {
 		l.NoError(err)
-		to := strings.TrimPrefix(m.To, l.sim.at.HTTP)
-		out = append(out, Record{m.ID, Address{string(m.Channel), to}, m.PossibleDuplicate})
+		if m.Status.Waiting() {
+			l.FailNow("a message still waits", "%s is %s: %s", m.ID, m.Status, m.Detail)
+		}
+		r := Record{
+			ID: m.ID, Address: Address{string(m.Channel), strings.TrimPrefix(m.To, l.sim.at.HTTP)},
+			Status: string(m.Status), Flagged: m.PossibleDuplicate,
+		}
+		if r.Flagged {
+			r.Doubts = l.doubts(m.ID)
+		}
+		out = append(out, r)
 	}
 	return out
+}
+
+// doubts counts the attempts of a message that ended without an answer.
+func (l *lab) doubts(id string) (n int) {
+	facts, err := l.client.Messages.Timeline(l.ctx, id)
+	l.NoError(err)
+	for _, f := range facts {
+		if f.Kind == "ambiguous" {
+			n++
+		}
+	}
+	return n
 }
 
 // judge checks the history of a completed campaign and the tenant's books.

@@ -27,8 +27,10 @@ import (
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "choose the moments of the kills by this number; 0 = a new one each time")
-	cycles   = flag.Int("cycles", 1, "campaigns of TestKill, each with its engine killed three times")
-	people   = flag.Int("people", 10_000, "people of a campaign; a multiple of four")
+	cycles   = flag.Int("cycles", 10, "how often TestKill kills the engine")
+	restarts = flag.Int("restarts", 5, "how often TestTerm drains and restarts the engine")
+	queued   = flag.Int("queued", 20_000, "messages that wait in TestQueued; 1000000 is what the guarantee speaks of")
+	people   = flag.Int("people", 4_000, "people of a campaign; a multiple of four")
 )
 
 // roleEnv makes this test binary another process of the lab; plantEnv plants a fault into the history of a run, see
@@ -98,15 +100,20 @@ func newLab(t *testing.T, patience time.Duration) *lab {
 	l.signIn()
 	callback, err := sandbox.Connect(l.ctx, l.client, l.sim.at, l.url())
 	l.NoError(err)
-	// A copy is sent as soon as it can be: a test has no minute and a half to wait for a status that may still come.
-	_, err = l.client.Connectors.Put(l.ctx, "sim-whatsapp", sdk.ConnectorRequest{
+	l.whatsApp("2s")
+	l.sim.tell("callback " + callback)
+	return l
+}
+
+// whatsApp sets how long a WhatsApp message in doubt waits for its receipt: a test has no minute and a half.
+func (l *lab) whatsApp(window string) {
+	l.t.Helper()
+	_, err := l.client.Connectors.Put(l.ctx, "sim-whatsapp", sdk.ConnectorRequest{
 		Kind: "whatsapp", Settings: map[string]string{
-			"base_url": l.sim.at.HTTP, "phone_number_id": sandbox.PhoneNumberID, "resolve_window": "2s",
+			"base_url": l.sim.at.HTTP, "phone_number_id": sandbox.PhoneNumberID, "resolve_window": window,
 		},
 	})
 	l.NoError(err)
-	l.sim.tell("callback " + callback)
-	return l
 }
 
 // newProcesses prepares a lab without starting the engine.
@@ -172,6 +179,12 @@ func (l *lab) newTenant(r sdk.TenantRequest) (key string) {
 func (l *lab) start() {
 	l.t.Helper()
 	l.launch()
+	l.ready()
+}
+
+// ready waits until the engine that was launched is ready.
+func (l *lab) ready() {
+	l.t.Helper()
 	c := sdk.New(sdk.WithURL(l.url()), sdk.WithMaxRetries(0))
 	defer c.Close()
 	l.until("the engine is ready", 5*time.Millisecond, func() bool {
@@ -237,6 +250,16 @@ func (l *lab) audit() {
 	l.t.Helper()
 	code, out := l.cli("audit", "verify")
 	l.Zero(code, "msgctl audit verify: %s", out)
+}
+
+// databaseMB is how large the engine's database is.
+func (l *lab) databaseMB() (mb int64) {
+	for _, name := range []string{"msgctl.db", "msgctl.db-wal"} {
+		if info, err := os.Stat(filepath.Join(l.dir, name)); err == nil {
+			mb += info.Size() >> 20
+		}
+	}
+	return mb
 }
 
 // tail returns the last lines of a file.

@@ -144,7 +144,7 @@ What the exit code says
     5  conflict: the thing is in another state, or exists already
     6  a limit or quota was reached
     7  the engine could not be reached, or time ran out
-    8  partly done: some rows of a bulk command were refused
+    8  partly done: some rows or ids of a bulk command were refused or skipped
     9  an expectation was not met: wait, audit, doctor, campaign check
   130  interrupted; what runs in the engine goes on`),
 		topic("formatting", "Output for people and for programs", `

@@ -17,8 +17,8 @@ func messageView() view {
 	return view{
 		cols: []string{"id", "channel", "to", "status", "reason", "connector", "accepted_at"},
 		wide: []string{
-			"lane", "detail", "template", "template_version", "segments", "campaign", "provider_id", "client_ref", "attempts",
-			"possible_duplicate", "updated_at", "due_at", "expires_at",
+			"lane", "detail", "template", "template_version", "segments", "campaign", "provider_id", "client_ref", "category",
+			"tag", "ordering_key", "leg", "attempts", "possible_duplicate", "dropped", "updated_at", "due_at", "expires_at",
 		},
 		id: "id", none: "no messages",
 	}
@@ -32,7 +32,8 @@ func oneMessage() view {
 
 func (a *app) messageCmd() *cobra.Command {
 	return a.group("message", "Messages: list, follow, explain, cancel",
-		a.messageLs(), a.messageGet(), a.messageTimeline(), a.messageExplain(), a.messageCancel(), a.messageWait())
+		a.messageLs(), a.messageGet(), a.messageTimeline(), a.messageExplain(), a.messageCancel(), a.messageResend(),
+		a.messageWait())
 }
 
 func statuses() []string {
@@ -127,6 +128,7 @@ func (a *app) messageLs() *cobra.Command {
 	f.StringVar(&q.To, "to", "", "only to this `ADDRESS`")
 	f.StringVar(&q.Connector, "connector", "", "only through this connector, `NAME`")
 	f.StringVar(&q.Campaign, "campaign", "", "only of this campaign, `NAME`")
+	f.StringVar(&q.Tag, "tag", "", "only with this tag, `NAME`")
 	f.StringVar(&since, "since", "", "only accepted since `WHEN`: 1h, 2d, or RFC 3339")
 	f.IntVar(&limit, "limit", 50, "at most `N`")
 	f.BoolVar(&every, "all", false, "all there are")
@@ -178,65 +180,10 @@ func (a *app) messageGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.object(oneMessage(), m)
+			return a.showMessage(m)
 		},
 	}
 	return a.shape(cmd, sdk.Message{})
-}
-
-func (a *app) messageTimeline() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "timeline ID", Short: "Show all that happened to a message", Args: a.args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			facts, err := c.Messages.Timeline(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return list(a, view{cols: []string{"at", "kind", "status", "attempt", "connector", "code", "detail", "until"}}, facts)
-		},
-	}
-	return a.shape(cmd, sdk.Fact{})
-}
-
-func (a *app) messageExplain() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "explain ID", Short: "Say why a message is where it is", Args: a.args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			e, err := c.Messages.Explain(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if !a.human() {
-				return a.object(view{cols: []string{
-					"id", "status", "reason", "summary", "since", "until", "ahead", "would_change",
-				}}, e)
-			}
-			out := clean(e.Summary) + "\n"
-			if e.Since != nil {
-				out += "  since  " + e.Since.Format(time.RFC3339) + "\n"
-			}
-			if e.Until != nil {
-				out += "  until  " + e.Until.Format(time.RFC3339) + "\n"
-			}
-			if e.Ahead > 0 {
-				out += fmt.Sprintf("  ahead  %d\n", e.Ahead)
-			}
-			for _, s := range e.WouldChange {
-				out += "  → " + clean(s) + "\n"
-			}
-			_, err = fmt.Fprint(a.out, out)
-			return err
-		},
-	}
-	return a.shape(cmd, sdk.Explanation{})
 }
 
 func (a *app) messageCancel() *cobra.Command {
@@ -252,6 +199,42 @@ func (a *app) messageCancel() *cobra.Command {
 			})
 		},
 	}
+	return a.shape(cmd, sdk.Message{})
+}
+
+func (a *app) messageResend() *cobra.Command {
+	ttl := ""
+	cmd := &cobra.Command{
+		Use: "resend ID…", Short: "Send dead letters again, under their own ids", Args: a.args("ID…"),
+		Long: "Send messages again that failed, expired or ended as unknown, under their own\n" +
+			"ids. For many at once: msgctl dlq retry.",
+		Example: "  msgctl message resend msg_01… --ttl 1h",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			life, err := lifetime(ttl)
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return each(a, args, messageView(), func(id string) (*sdk.Message, error) {
+				got, err := c.DeadLetters.Retry(cmd.Context(), sdk.DeadLetterRequest{IDs: []string{id}, TTL: life})
+				if err != nil {
+					return nil, err
+				}
+				if len(got.Skipped) > 0 {
+					return nil, notDead(id, got.Skipped[0].Status)
+				}
+				m, err := c.Messages.Get(cmd.Context(), id)
+				if err != nil {
+					return nil, fmt.Errorf("%s is queued again, and cannot be shown: %w", id, err)
+				}
+				return m, nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&ttl, "ttl", "", "give up when it has waited for `D` from now; default 24h")
 	return a.shape(cmd, sdk.Message{})
 }
 
@@ -305,7 +288,7 @@ func (a *app) messageWait() *cobra.Command {
 			}
 			m, err := a.waitFor(cmd.Context(), c, args[0], sdk.Status(want), timeout)
 			if m != nil {
-				if perr := a.object(oneMessage(), m); perr != nil {
+				if perr := a.showMessage(m); perr != nil {
 					return perr
 				}
 			}

@@ -115,6 +115,10 @@ func fieldsOf(t reflect.Type, prefix string) []string {
 	var out []string
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if ft := t.Field(i).Type; t.Field(i).Anonymous && name == "" && ft.Kind() == reflect.Struct {
+			out = append(out, fieldsOf(ft, prefix)...)
+			continue
+		}
 		if name == "-" || name == "" {
 			continue
 		}

@@ -123,6 +123,60 @@ func (p *campaignProgress) close() {
 	p.bars, p.bar = nil, nil
 }
 
+// bulkProgress shows how much of a long list is done: a bar on a terminal, else a line per 10 %, or per 10,000 where the
+// end is not known.
+type bulkProgress struct {
+	a           *app
+	name        string
+	total, told int
+	bars        *mpb.Progress
+	bar         *mpb.Bar
+}
+
+// bulkProgress begins to show. What fits into one batch has no progress; a total of 0 is not known.
+func (a *app) bulkProgress(name string, total, batch int) *bulkProgress {
+	p := &bulkProgress{a: a, name: name, total: total}
+	if a.flags.quiet || total > 0 && total <= batch {
+		p.total = -1
+	}
+	if p.total > 0 && a.errTTY {
+		p.bars = mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(22), mpb.WithAutoRefresh())
+		p.bar = p.bars.New(int64(total), mpb.BarStyle().Lbound("▕").Filler("█").Tip("▌").Padding(" ").Rbound("▏"),
+			mpb.PrependDecorators(decor.Name(clean(name)+" ")),
+			mpb.AppendDecorators(decor.CountersNoUnit(" %d/%d")))
+	}
+	return p
+}
+
+// show says that n are done.
+func (p *bulkProgress) show(n int) {
+	switch {
+	case p.total < 0:
+	case p.bar != nil:
+		p.bar.SetCurrent(int64(n))
+	case p.total == 0:
+		if n/10_000 > p.told {
+			p.told = n / 10_000
+			p.a.say("%s", fmt.Sprintf("%s: %s so far", p.name, thousands(n)))
+		}
+	default:
+		if tenth := percent(n, p.total) / 10; tenth > p.told {
+			p.told = tenth
+			p.a.say("%s", fmt.Sprintf("%s: %d%%  %s/%s", p.name, percent(n, p.total), thousands(n), thousands(p.total)))
+		}
+	}
+}
+
+// close takes the bar away. Safe twice.
+func (p *bulkProgress) close() {
+	if p.bars == nil {
+		return
+	}
+	p.bar.Abort(true)
+	p.bars.Wait()
+	p.bars, p.bar = nil, nil
+}
+
 // byteProgress shows how much of a stream was read, on a terminal.
 func (a *app) byteProgress(r io.Reader, total int64, name string) (io.Reader, func()) {
 	if !a.errTTY || a.flags.quiet || total <= 0 {

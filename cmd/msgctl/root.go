@@ -61,7 +61,9 @@ func (a *app) root() *cobra.Command {
 		{groupStart, []*cobra.Command{a.initCmd(), a.devCmd(), a.simCmd(), a.doctorCmd(), a.whoamiCmd(), a.contextCmd()}},
 		{groupSend, []*cobra.Command{a.sendCmd(), a.messageCmd(), a.tailCmd(), a.segmentsCmd()}},
 		{groupCampaign, []*cobra.Command{a.campaignCmd(), a.audienceCmd(), a.templateCmd(), a.suppressCmd()}},
-		{groupOperate, []*cobra.Command{a.connectorCmd(), a.tenantCmd(), a.keyCmd(), a.auditCmd()}},
+		{groupOperate, []*cobra.Command{
+			a.connectorCmd(), a.routeCmd(), a.retryCmd(), a.dlqCmd(), a.receiptCmd(), a.tenantCmd(), a.keyCmd(), a.auditCmd(),
+		}},
 		{groupOther, []*cobra.Command{a.versionCmd()}},
 	} {
 		for _, c := range g.cmds {

@@ -228,6 +228,8 @@ func TestColumnsExist(t *testing.T) {
 		"message": {messageView(), sdk.Message{}}, "campaign": {campaignView(), sdk.Campaign{}}, "audience": {audienceView(), sdk.Audience{}},
 		"template": {oneTemplate(), sdk.StoredTemplate{}}, "connector": {connectorView(), sdk.Connector{}}, "tenant": {tenantView(), sdk.Tenant{}},
 		"key": {keyView(), sdk.Key{}}, "suppression": {suppressView(), sdk.Suppression{}},
+		"route": {routeView(), routeRow{}}, "retry": {retryView(), retryRow{}}, "receipt": {receiptView(), sdk.UnmatchedReceipt{}},
+		"timeline": {timelineView(), sdk.Fact{}}, "one tenant": {oneTenant(), sdk.Tenant{}},
 	} {
 		known := fieldsOf(typeOf(c.t), "")
 		for _, k := range append(c.v.cols, c.v.wide...) {

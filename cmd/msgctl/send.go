@@ -21,12 +21,14 @@ type sendFlags struct {
 	subject, html, from, replyTo  string
 	approved, event               string
 	at, zone, via, lane, key, ref string
+	category, tag, order          string
 	ttl                           time.Duration
 	once                          bool
 	wait                          string
 	timeout                       time.Duration
 	file, resume                  string
 	window                        int
+	fallback                      fallbackFlags
 }
 
 func (a *app) sendCmd() *cobra.Command {
@@ -39,10 +41,14 @@ func (a *app) sendCmd() *cobra.Command {
 			"webhook its JSON; - reads it from stdin. The command ends when the engine has\n" +
 			"stored the message; --wait ends when it is delivered.\n\n" +
 			"A file is CSV with a header (to, text, subject … as in the API; what is no field\n" +
-			"of a message is a variable of the template), or one JSON object a line.",
+			"of a message is a variable of the template), or one JSON object a line.\n\n" +
+			"A message with a --fallback stays one message: the next way begins when the one\n" +
+			"before it fails, or has not reached its status (delivered, for e-mail sent)\n" +
+			"--within its time. Ways with other senders or contents: JSON lines, \"fallback\".",
 		Example: "  msgctl send sms +12025550100 \"Your code is 123456\" --ttl 2m --lane urgent\n" +
 			"  msgctl send email a@example.com -T welcome --var name=Asha --wait\n" +
 			"  msgctl send webhook https://example.com/hook '{\"order\":1}' --event order.paid\n" +
+			"  msgctl send whatsapp +12025550100 \"Hi\" --fallback sms --within 5m\n" +
 			"  msgctl send sms --file people.csv -T reminder",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 3 && a.flags.fields != "?" {
@@ -84,6 +90,10 @@ func (a *app) sendCmd() *cobra.Command {
 	f.StringVar(&s.via, "via", "", "through the connector `NAME`")
 	f.StringVar(&s.lane, "lane", "", "`LANE`: urgent, normal or bulk")
 	f.BoolVar(&s.once, "at-most-once", false, "rather not at all than twice")
+	f.StringVar(&s.category, "category", "", "what it is, `NAME` such as otp; routing rules may ask for it")
+	f.StringVar(&s.tag, "tag", "", "your own mark, `NAME`, for routing rules and lists")
+	f.StringVar(&s.order, "order-key", "", "those with the same `KEY` to one person go one after the other")
+	s.fallback.register(cmd)
 	f.StringVar(&s.ref, "ref", "", "your own reference, `TEXT`")
 	f.StringVar(&s.key, "idempotency-key", "", "the same `KEY` makes no second message")
 	f.StringVar(&s.wait, "wait", "", "wait until delivered, or for another `STATUS`")
@@ -114,6 +124,9 @@ func (a *app) sendOne(cmd *cobra.Command, args []string, s *sendFlags) error {
 			return err
 		}
 	}
+	if err := s.fallback.checkGiven(cmd); err != nil {
+		return err
+	}
 	r, err := a.request(args, s)
 	if err != nil {
 		return err
@@ -131,7 +144,7 @@ func (a *app) sendOne(cmd *cobra.Command, args []string, s *sendFlags) error {
 		return err
 	}
 	if s.wait == "" {
-		return a.object(oneMessage(), m)
+		return a.showMessage(m)
 	}
 	want := sdk.Status(s.wait)
 	if s.wait == "best" {
@@ -142,7 +155,7 @@ func (a *app) sendOne(cmd *cobra.Command, args []string, s *sendFlags) error {
 	if done != nil {
 		m = done
 	}
-	if perr := a.object(oneMessage(), m); perr != nil {
+	if perr := a.showMessage(m); perr != nil {
 		return perr
 	}
 	return err
@@ -178,17 +191,17 @@ func (a *app) request(args []string, s *sendFlags) (sdk.MessageRequest, error) {
 			}
 		}
 		r.Data = json.RawMessage(text)
-		return r, nil
+	} else {
+		r.Text = text
 	}
-	r.Text = text
-	return r, nil
+	return r, s.fallback.apply(&r)
 }
 
 // requestBase is what every message of this call shares.
 func (a *app) requestBase(s *sendFlags) (sdk.MessageRequest, error) {
 	r := sdk.MessageRequest{
 		From: s.from, Subject: s.subject, ReplyTo: s.replyTo, Event: s.event, Template: s.template, Lane: sdk.Lane(s.lane),
-		Zone: s.zone, Connector: s.via, ClientRef: s.ref,
+		Zone: s.zone, Connector: s.via, ClientRef: s.ref, Category: s.category, Tag: s.tag, OrderingKey: s.order,
 	}
 	if s.once {
 		r.Delivery = "at_most_once"
@@ -224,7 +237,7 @@ func (a *app) requestBase(s *sendFlags) (sdk.MessageRequest, error) {
 	if r.Vars, err = a.readVars(s.vars, s.varsFile); err != nil {
 		return r, err
 	}
-	if len(r.Vars) > 0 && r.Template == "" {
+	if len(r.Vars) > 0 && r.Template == "" && !s.fallback.rendered() {
 		return r, &usageError{what: "variables need a template", fix: "-T TEMPLATE"}
 	}
 	return r, nil

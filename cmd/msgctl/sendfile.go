@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -34,6 +35,9 @@ func (a *app) sendFile(cmd *cobra.Command, args []string, s *sendFlags) error {
 		return &usageError{what: "--idempotency-key is for one message", fix: "with --file: --resume RUN"}
 	case s.wait != "":
 		return &usageError{what: "--wait is for one message", fix: "msgctl tail -f"}
+	}
+	if err := cmp.Or(s.fallback.refuse(cmd), s.fallback.checkGiven(cmd)); err != nil {
+		return err
 	}
 	base, err := a.requestBase(s)
 	if err != nil {
@@ -278,6 +282,12 @@ func csvRows(r *bufio.Reader, name string, base sdk.MessageRequest) (iter.Seq[sd
 		}
 		seen[cols[i]] = true
 	}
+	if seen["fallback"] {
+		return nil, &usageError{
+			what: name + ": column \"fallback\": CSV has no place for it",
+			fix:  "JSON lines, with the field \"fallback\" of the API",
+		}
+	}
 	to := toColumn(seen, base.Channel)
 	if to == "" {
 		return nil, &usageError{
@@ -342,6 +352,7 @@ func fromRecord(cols, rec []string, to string, base sdk.MessageRequest) sdk.Send
 		"text": &m.Text, "subject": &m.Subject, "html": &m.HTML, "from": &m.From, "reply_to": &m.ReplyTo, "event": &m.Event,
 		"template": &m.Template, "send_at": &m.SendAt, "zone": &m.Zone, "expires_at": &m.ExpiresAt, "ttl": &m.TTL,
 		"connector": &m.Connector, "client_ref": &m.ClientRef, "unsubscribe_url": &m.UnsubscribeURL, "delivery": &m.Delivery,
+		"category": &m.Category, "tag": &m.Tag, "ordering_key": &m.OrderingKey,
 	}
 	for i, col := range cols {
 		v := strings.Clone(rec[i])

@@ -11,8 +11,9 @@ import (
 
 func tenantView() view {
 	return view{
-		cols: []string{"id", "name", "used_today", "daily_quota", "on_ambiguous", "region", "created_at"},
-		wide: []string{"rates"}, id: "id", none: "no tenants; make one: msgctl tenant create ID",
+		cols: []string{"id", "name", "used_today", "daily_quota", "weight", "on_ambiguous", "region", "created_at"},
+		wide: []string{"accept_rate", "reroute_in_doubt", "rates"},
+		id:   "id", none: "no tenants; make one: msgctl tenant create ID",
 	}
 }
 
@@ -28,8 +29,9 @@ func (a *app) tenantCmd() *cobra.Command {
 
 // tenantFlags are the settings of a tenant.
 type tenantFlags struct {
-	r     sdk.TenantRequest
-	rates []string
+	r      sdk.TenantRequest
+	rates  []string
+	accept string
 }
 
 func (s *tenantFlags) register(cmd *cobra.Command) {
@@ -40,6 +42,10 @@ func (s *tenantFlags) register(cmd *cobra.Command) {
 		"at most so many a second, `LIMIT`: 500/s, sms=50/s,100 or sms/alpha=10/s; repeat it; none removes all")
 	f.StringVar(&s.r.OnAmbiguous, "on-ambiguous", "", "what follows an unclear outcome, `POLICY`: retry, hold or fail")
 	f.StringVar(&s.r.Region, "region", "", "where numbers without + are from, such as `IN`")
+	f.IntVar(&s.r.Weight, "weight", 1, "its share beside others of a connector that all want, `N`: 1 to 100")
+	f.StringVar(&s.accept, "accept-rate", "", "take at most `N/s` messages from it; none = no bound")
+	f.BoolVar(&s.r.RerouteInDoubt, "reroute-in-doubt", false,
+		"try another connector after an unclear outcome; a person may then get two")
 	_ = cmd.RegisterFlagCompletionFunc("on-ambiguous", fixed("retry", "hold", "fail"))
 }
 
@@ -54,6 +60,9 @@ func (s *tenantFlags) apply(cmd *cobra.Command, to *sdk.TenantRequest) error {
 		return &usageError{what: "--quota: must be 0 or more"}
 	}
 	given := cmd.Flags().Changed
+	if given("weight") && (s.r.Weight < 1 || s.r.Weight > maxShare) {
+		return &usageError{what: fmt.Sprintf("--weight %d: must be 1 to %d", s.r.Weight, maxShare)}
+	}
 	if given("name") {
 		to.Name = s.r.Name
 	}
@@ -65,6 +74,18 @@ func (s *tenantFlags) apply(cmd *cobra.Command, to *sdk.TenantRequest) error {
 	}
 	if given("region") {
 		to.Region = strings.ToUpper(s.r.Region)
+	}
+	if given("weight") {
+		to.Weight = s.r.Weight
+	}
+	if given("reroute-in-doubt") {
+		to.RerouteInDoubt = s.r.RerouteInDoubt
+	}
+	if given("accept-rate") {
+		var err error
+		if to.AcceptRate, err = acceptRate(s.accept); err != nil {
+			return err
+		}
 	}
 	if !given("limit") {
 		return nil
@@ -81,6 +102,20 @@ func (s *tenantFlags) apply(cmd *cobra.Command, to *sdk.TenantRequest) error {
 		to.Rates = append(to.Rates, r)
 	}
 	return nil
+}
+
+// maxShare is the largest weight of a tenant.
+const maxShare = 100
+
+// acceptRate reads 100/s; none and 0 take the bound away.
+func acceptRate(s string) (float64, error) {
+	switch s {
+	case "none", "0":
+		return 0, nil
+	case "":
+		return 0, &usageError{what: "--accept-rate is empty", fix: "such as --accept-rate 100/s, or none"}
+	}
+	return perSecond(s)
 }
 
 // parseLimit reads 10/s, sms=10/s,20 or sms/alpha=10/s.
@@ -136,7 +171,8 @@ func (a *app) tenantSet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set ID", Short: "Change settings of a tenant; what is not named stays", Args: a.args("ID"),
 		Example: "  msgctl tenant set acme --quota 200000 --limit sms=100/s --limit 500/s\n" +
-			"  msgctl tenant set acme --limit none",
+			"  msgctl tenant set acme --weight 5 --accept-rate 200/s\n" +
+			"  msgctl tenant set acme --limit none --accept-rate none",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -148,6 +184,7 @@ func (a *app) tenantSet() *cobra.Command {
 			}
 			r := sdk.TenantRequest{
 				Name: t.Name, DailyQuota: t.DailyQuota, Rates: t.Rates, OnAmbiguous: t.OnAmbiguous, Region: t.Region,
+				Weight: t.Weight, AcceptRate: t.AcceptRate, RerouteInDoubt: t.RerouteInDoubt,
 			}
 			if err := s.apply(cmd, &r); err != nil {
 				return err

@@ -39,7 +39,8 @@ const (
 
 // Provider is a fake provider under the kit's control.
 type Provider interface {
-	// Set chooses what happens to submissions from now on; false when this fake or protocol has no such fault.
+	// Set chooses what happens to submissions from now on, and to queries, where the protocol has them (Accept: they are
+	// answered truly); false when this fake or protocol has no such fault. What was taken before stays taken.
 	Set(f Fault) bool
 	// Seen counts the submissions that arrived whole, whatever was answered.
 	Seen() int
@@ -54,7 +55,7 @@ type Harness struct {
 	// Settings open an account at the provider. The values of secret settings must be unlike anything else: the kit looks
 	// for them in errors and logs.
 	Settings map[string]string
-	// Message makes the nth valid message, n from 1. Recipients may repeat.
+	// Message makes the nth valid message, n from 1 to 255; each n has an id of its own. Recipients may repeat.
 	Message func(n int) *delivery.Outgoing
 	// Dial and HTTP are given to the account. HTTP may be nil for a connector that speaks no HTTP, Dial for one that does.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)

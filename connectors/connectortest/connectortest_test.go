@@ -71,6 +71,12 @@ func TestEachBugIsCaught(t *testing.T) {
 		"secrets stay out of errors and logs":                     {"secret in error", "logs the recipient"},
 		"a forged callback is refused":                            {"trusts everybody", "reports forgeries"},
 		"a callback says the same each time it is read":           {"misreads receipts", "stateful reading"},
+		"a kind that settles doubts by asking can be asked":       {"cannot be asked"},
+		"a query finds what the provider took":                    {"finds nothing", "asks by sending", "finds no id"},
+		"a query rules out what the provider never took":          {"never rules out", "finds what was refused"},
+		"a query that cannot tell says so":                        {"takes silence for no", "takes silence for yes"},
+		"a query ends with its context":                           {"asks without end", "takes an end for no"},
+		"secrets stay out of what a query says":                   {"secret in a query", "logs the secret"},
 		"Close ends every goroutine":                              {"leaks a goroutine"},
 	}
 	for _, r := range rules() {

@@ -21,11 +21,12 @@ type memoryProvider struct {
 	mu    sync.Mutex
 	fault Fault
 	seen  int
-	wake  chan struct{} // closed and replaced at each submission
+	taken map[delivery.MessageID]string // provider ids
+	wake  chan struct{}                 // closed and replaced at each submission
 }
 
 func newMemoryProvider() *memoryProvider {
-	return &memoryProvider{fault: Accept, wake: make(chan struct{})}
+	return &memoryProvider{fault: Accept, taken: map[delivery.MessageID]string{}, wake: make(chan struct{})}
 }
 
 func (p *memoryProvider) Set(f Fault) bool {
@@ -58,16 +59,28 @@ func (p *memoryProvider) Arrived(ctx context.Context, n int) error {
 }
 
 // submit hands a message over; it returns the fault to play and the number of the submission.
-func (p *memoryProvider) submit() (Fault, int) {
+func (p *memoryProvider) submit(id delivery.MessageID) (Fault, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fault == Down {
 		return Down, p.seen
 	}
 	p.seen++
+	switch p.fault {
+	case Accept, LostAck, Hang, Drip, Huge, Garbage:
+		p.taken[id] = "id-" + strconv.Itoa(p.seen)
+	}
 	close(p.wake)
 	p.wake = make(chan struct{})
 	return p.fault, p.seen
+}
+
+// find answers a query: the fault to play, and what is known of the message.
+func (p *memoryProvider) find(id delivery.MessageID) (f Fault, providerID string, taken bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	providerID, taken = p.taken[id]
+	return p.fault, providerID, taken
 }
 
 // bug is one way to break the contract.
@@ -100,9 +113,9 @@ func (c *fakeConnector) Send(ctx context.Context, m *delivery.Outgoing) (deliver
 	if c.bug == "leaks a goroutine" {
 		go func() { <-c.stop }()
 	}
-	f, n := c.provider.submit()
+	f, n := c.provider.submit(m.ID)
 	if c.bug == "retries" && (f == Temporary || f == LostAck) {
-		f, n = c.provider.submit()
+		f, n = c.provider.submit(m.ID)
 	}
 	return c.answer(ctx, f, n)
 }
@@ -175,6 +188,51 @@ func (c *fakeConnector) answer(ctx context.Context, f Fault, n int) (delivery.Se
 	return delivery.Sent{ProviderID: id}, nil
 }
 
+// Query asks the provider about a message.
+func (c *fakeConnector) Query(ctx context.Context, d connectors.Doubt) (delivery.Sent, error) {
+	if err := ctx.Err(); err != nil {
+		return delivery.Sent{}, err
+	}
+	if c.bug == "asks by sending" {
+		c.provider.submit(d.Message)
+	}
+	if c.bug == "logs the secret" {
+		c.acc.Log.Info("asking", "with", c.secret)
+	}
+	f, id, taken := c.provider.find(d.Message)
+	switch f {
+	case Accept:
+	case Hang, Drip:
+		if c.bug == "asks without end" {
+			<-c.stop
+		}
+		<-ctx.Done()
+		if c.bug == "takes an end for no" {
+			return delivery.Sent{}, connectors.ErrNotTaken
+		}
+		return delivery.Sent{}, ctx.Err()
+	default:
+		switch c.bug {
+		case "takes silence for no":
+			return delivery.Sent{}, fmt.Errorf("%s: %w", f, connectors.ErrNotTaken)
+		case "takes silence for yes":
+			return delivery.Sent{ProviderID: "?"}, nil
+		case "secret in a query":
+			return delivery.Sent{}, errors.New("asked with " + c.secret)
+		}
+		return delivery.Sent{}, errors.New("the provider cannot tell: " + string(f))
+	}
+	switch {
+	case c.bug == "finds what was refused" || c.bug == "finds no id" && taken:
+		return delivery.Sent{}, nil
+	case !taken && c.bug == "never rules out":
+		return delivery.Sent{}, errors.New("no such message")
+	case !taken || c.bug == "finds nothing":
+		return delivery.Sent{}, connectors.ErrNotTaken
+	}
+	return delivery.Sent{ProviderID: id}, nil
+}
+
 func (c *fakeConnector) Close() error {
 	if c.bug != "leaks a goroutine" {
 		close(c.stop)
@@ -213,7 +271,7 @@ func signFake(body []byte) string {
 func fakeHarness(b bug) *Harness {
 	p := newMemoryProvider()
 	kind := connectors.Kind{
-		Name: "fake", Channel: delivery.SMS, Doc: "A fake.", Ambiguity: connectors.Correlate, Receipts: true,
+		Name: "fake", Channel: delivery.SMS, Doc: "A fake.", Ambiguity: connectors.Query, Receipts: true,
 		Settings: []connectors.Setting{
 			{Key: "secret", Type: connectors.Text, Doc: "A secret.", Required: true, Secret: b != "unmarked secret"},
 			{Key: "region", Type: connectors.Text, Doc: "A region.", Required: b != "forgets required", Default: ""},
@@ -224,7 +282,13 @@ func fakeHarness(b bug) *Harness {
 			}
 			c := &fakeConnector{provider: p, bug: b, acc: a, secret: a.Settings.Text("secret"), stop: make(chan struct{})}
 			if b == "sends at open" {
-				p.submit()
+				p.submit(delivery.MessageID{})
+			}
+			if b == "cannot be asked" {
+				return struct {
+					connectors.Connector
+					connectors.CallbackReader
+				}{c, c}, nil
 			}
 			return c, nil
 		},

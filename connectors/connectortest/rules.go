@@ -36,6 +36,12 @@ func rules() []rule {
 		{"secrets stay out of errors and logs", noSecrets},
 		{"a forged callback is refused", forgedCallbacks},
 		{"a callback says the same each time it is read", callbacksAreRead},
+		{"a kind that settles doubts by asking can be asked", askable},
+		{"a query finds what the provider took", queryFinds},
+		{"a query rules out what the provider never took", queryRulesOut},
+		{"a query that cannot tell says so", queryAdmits},
+		{"a query ends with its context", queryEnds},
+		{"secrets stay out of what a query says", queryKeepsSecrets},
 		{"Close ends every goroutine", closeEndsGoroutines},
 	}
 }
@@ -203,21 +209,27 @@ func noRetry(t tb, h *Harness) {
 	}
 }
 
-func noSecrets(t tb, h *Harness) {
-	defer h.Provider.Set(Accept)
-	var canaries []string
+// canaries returns a check that none of the harness's secrets stands in a text.
+func (h *Harness) canaries() func(t tb, where, text string) {
+	var secrets []string
 	for _, s := range h.Kind.Settings {
 		if v := h.Settings[s.Key]; s.Secret && len(v) >= 8 {
-			canaries = append(canaries, v)
+			secrets = append(secrets, v)
 		}
 	}
-	check := func(where, text string) {
-		for _, c := range canaries {
-			if strings.Contains(text, c) {
+	return func(t tb, where, text string) {
+		for _, s := range secrets {
+			if strings.Contains(text, s) {
 				t.Errorf("a secret stands in %s", where)
 			}
 		}
 	}
+}
+
+func noSecrets(t tb, h *Harness) {
+	defer h.Provider.Set(Accept)
+	canaries := h.canaries()
+	check := func(where, text string) { canaries(t, where, text) }
 	faults := []Fault{Accept, Temporary, Throttle, BadLogin, Reject, UnknownRecipient, UnknownCode, Down, LostAck, Garbage}
 	for _, f := range faults {
 		if !h.Provider.Set(f) {

@@ -42,6 +42,7 @@ func Kind() connectors.Kind {
 		},
 		Concurrency: 64,
 		SendTimeout: 15 * time.Second,
+		Peers:       true,
 		Open:        open,
 	}
 }

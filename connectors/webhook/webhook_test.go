@@ -108,6 +108,9 @@ func TestContract(t *testing.T) {
 	})
 }
 
+// One endpoint that is down must not stop the deliveries to all others.
+func TestRecipientsArePeers(t *testing.T) { require.True(t, webhook.Kind().Peers) }
+
 func TestDeliveryOnTheWire(t *testing.T) {
 	var head http.Header
 	var body []byte

@@ -2,6 +2,7 @@ package steps
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 var channels = map[string]sdk.Channel{
 	"SMS": sdk.ChannelSMS, "WhatsApp": sdk.ChannelWhatsApp, "e-mail": sdk.ChannelEmail, "webhook": sdk.ChannelWebhook,
 }
+
+var units = map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}
 
 // content makes a message with a text for a channel.
 func (w *world) content(ch, to, text string) sdk.Sendable {
@@ -42,6 +45,30 @@ func (w *world) send(ctx context.Context, tenant string, m sdk.Sendable, opts ..
 		w.sent = append(w.sent, got.ID)
 	}
 	return nil
+}
+
+// sendText is send for a text that the scenario refers to later.
+func (w *world) sendText(ctx context.Context, tenant, ch, to, text string, opts ...sdk.SendOption) error {
+	if err := w.send(ctx, tenant, w.content(ch, to, text), opts...); err != nil || w.err != nil {
+		return err
+	}
+	w.texts[text] = sentText{tenant, w.last.ID}
+	return nil
+}
+
+// one returns the message that a text went as; the last message when there is no text.
+func (w *world) one(text string) (sentText, error) {
+	if text == "" {
+		if w.last == nil {
+			return sentText{}, errors.New("nothing has been sent")
+		}
+		return sentText{w.tenant, w.last.ID}, nil
+	}
+	m, ok := w.texts[text]
+	if !ok {
+		return m, fmt.Errorf("nobody has sent %q", text)
+	}
+	return m, nil
 }
 
 // words of the optional endings of a send.
@@ -76,12 +103,11 @@ func registerActions(sc *godog.ScenarioContext) {
 			if err != nil {
 				return err
 			}
-			return w.send(ctx, tenant, w.content(ch, to, text), opts...)
+			return w.sendText(ctx, tenant, ch, to, text, opts...)
 		})
 	sc.Step(`^"([^"]*)" sends "([^"]*)" to "([^"]*)" by (SMS|e-mail|WhatsApp) at most once$`,
 		func(ctx context.Context, tenant, text, to, ch string) error {
-			w := of(ctx)
-			return w.send(ctx, tenant, w.content(ch, to, text), sdk.AtMostOnce())
+			return of(ctx).sendText(ctx, tenant, ch, to, text, sdk.AtMostOnce())
 		})
 	sc.Step(`^"([^"]*)" sends template "([^"]*)" to "([^"]*)" by (SMS|e-mail|WhatsApp) with:$`,
 		func(ctx context.Context, tenant, name, to, ch string, table *godog.Table) error {
@@ -103,13 +129,15 @@ func registerActions(sc *godog.ScenarioContext) {
 		}
 		return nil
 	})
-	sc.Step(`^(\d+) (second|minute|hour)s? pass(?:es)?$`, func(ctx context.Context, n int, unit string) error {
-		d := map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour}[unit]
-		return of(ctx).pass(ctx, time.Duration(n)*d)
+	sc.Step(`^(\d+) (second|minute|hour|day)s? pass(?:es)?$`, func(ctx context.Context, n int, unit string) error {
+		return of(ctx).pass(ctx, time.Duration(n)*units[unit])
 	})
-	sc.Step(`^"([^"]*)" cancels the message$`, func(ctx context.Context, tenant string) error {
+	sc.Step(`^"([^"]*)" cancels the message(?: "([^"]*)")?$`, func(ctx context.Context, tenant, text string) error {
 		w := of(ctx)
-		_, err := w.tenants[tenant].Messages.Cancel(ctx, w.last.ID)
+		m, err := w.one(text)
+		if err == nil {
+			_, err = w.tenants[tenant].Messages.Cancel(ctx, m.id)
+		}
 		return err
 	})
 	sc.Step(`^"([^"]*)" replies "([^"]*)" to the last SMS$`, func(ctx context.Context, who, text string) error {

@@ -18,7 +18,7 @@ var connectorNames = map[string]string{"SMS": "sim-sms", "e-mail": "sim-mail", "
 
 var faults = map[string]simulator.Fault{
 	"temporary": simulator.Temporary, "throttled": simulator.ThrottledFault, "rejected": simulator.RejectedFault,
-	"lost acknowledgement": simulator.LostAck,
+	"lost acknowledgement": simulator.LostAck, "down": simulator.Down,
 }
 
 func registerSetup(sc *godog.ScenarioContext) {
@@ -39,12 +39,7 @@ func registerSetup(sc *godog.ScenarioContext) {
 	})
 	sc.Step(`^the (SMS|e-mail|WhatsApp) connector fails (\d+) times? with "([^"]*)" then recovers$`,
 		func(ctx context.Context, ch string, n int, fault string) error {
-			f, ok := faults[fault]
-			if !ok {
-				return fmt.Errorf("unknown fault %q: use %v", fault, faults)
-			}
-			of(ctx).box.Sim.Fail(accounts[ch], n, f)
-			return nil
+			return of(ctx).fail(accounts[ch], n, fault)
 		})
 	sc.Step(`^the (SMS|e-mail|WhatsApp) connector is paused$`, func(ctx context.Context, ch string) error {
 		_, err := of(ctx).box.Client.Connectors.Pause(ctx, connectorNames[ch])
@@ -68,12 +63,12 @@ func registerSetup(sc *godog.ScenarioContext) {
 		_, err := of(ctx).box.Client.Templates.Put(ctx, name, r)
 		return err
 	})
-	sc.Step(`^it is "([^"]*)" in "([^"]*)"$`, func(ctx context.Context, wall, zone string) error {
+	sc.Step(`^it is "([^"]*)" in "([^"]*)"$`, func(ctx context.Context, clock, zone string) error {
 		loc, err := time.LoadLocation(zone)
 		if err != nil {
 			return err
 		}
-		at, err := time.ParseInLocation("2006-01-02 15:04", wall, loc)
+		at, err := time.ParseInLocation(wall, clock, loc)
 		if err != nil {
 			return err
 		}
@@ -83,6 +78,16 @@ func registerSetup(sc *godog.ScenarioContext) {
 		}
 		return w.pass(ctx, at.Sub(w.clock.Now()))
 	})
+}
+
+// fail makes the next n submissions of a simulator's account fail; n < 0 = until it is healed.
+func (w *world) fail(account string, n int, fault string) error {
+	f, ok := faults[fault]
+	if !ok {
+		return fmt.Errorf("unknown fault %q: use %v", fault, faults)
+	}
+	w.box.Sim.Fail(account, n, f)
+	return nil
 }
 
 // configure changes a tenant's settings.

@@ -28,11 +28,17 @@ type world struct {
 	box     *sandbox.Sandbox
 	clock   *clockwork.FakeClock
 	tenants map[string]*sdk.Client
-	last    *sdk.Message // the message the scenario talks about
-	sent    []string     // ids of all messages, in order
-	tenant  string       // who sent last
-	err     error        // of the last request
+	last    *sdk.Message          // the message the scenario talks about
+	sent    []string              // ids of all messages, in order
+	texts   map[string]sentText   // the message of each text; the last one when a text was sent twice
+	tenant  string                // who sent last
+	err     error                 // of the last request
+	refused []error               // of the last messages that were handed in together
+	moved   *sdk.DeadLetterResult // of the last retry or drop
 }
+
+// sentText says which message a text went as.
+type sentText struct{ tenant, id string }
 
 type worldKey struct{}
 
@@ -44,9 +50,13 @@ var start = time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
 // Register adds the step pack to a suite.
 func Register(sc *godog.ScenarioContext) {
 	sc.Before(func(ctx context.Context, _ *godog.Scenario) (context.Context, error) {
-		w := &world{clock: clockwork.NewFakeClockAt(start), tenants: map[string]*sdk.Client{}}
+		w := &world{
+			clock: clockwork.NewFakeClockAt(start), tenants: map[string]*sdk.Client{}, texts: map[string]sentText{},
+		}
 		var err error
-		w.box, err = sandbox.Start(ctx, sandbox.Options{Tenant: "acme", Clock: w.clock})
+		// Without jitter, so that a feature can say when an attempt is made.
+		exact := 0.0
+		w.box, err = sandbox.Start(ctx, sandbox.Options{Tenant: "acme", Clock: w.clock, RetryJitter: &exact})
 		if err != nil {
 			return ctx, err
 		}
@@ -67,6 +77,12 @@ func Register(sc *godog.ScenarioContext) {
 	registerActions(sc)
 	registerOutcomes(sc)
 	registerCampaigns(sc)
+	registerWays(sc)
+	registerOrder(sc)
+	registerDeadLetters(sc)
+	registerRouting(sc)
+	registerPolicies(sc)
+	registerClock(sc)
 }
 
 // client returns a tenant's client, making the tenant when the scenario names it first.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"zombiezen.com/go/sqlite"
 
@@ -75,6 +76,29 @@ func checkNew(ms []store.NewMessage) error {
 		if m.To == "" {
 			return fmt.Errorf("accept: message %d: no address", i)
 		}
+		if err := checkLabels(m); err != nil {
+			return fmt.Errorf("accept: message %d: %w", i, err)
+		}
+		if err := checkLegs(m); err != nil {
+			return fmt.Errorf("accept: message %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+const (
+	maxLabel       = 64  // characters of a category or a tag
+	maxOrderingKey = 128 // characters
+)
+
+func checkLabels(m *store.NewMessage) error {
+	switch {
+	case utf8.RuneCountInString(m.Category) > maxLabel:
+		return fmt.Errorf("a category has at most %d characters", maxLabel)
+	case utf8.RuneCountInString(m.Tag) > maxLabel:
+		return fmt.Errorf("a tag has at most %d characters", maxLabel)
+	case utf8.RuneCountInString(m.OrderingKey) > maxOrderingKey:
+		return fmt.Errorf("an ordering key has at most %d characters", maxOrderingKey)
 	}
 	return nil
 }
@@ -115,14 +139,11 @@ func (t *tx) insert(tn *tenant, now time.Time, ms []store.NewMessage, c *campaig
 		} else if due != 0 {
 			r.due = due // a past due time keeps its place in the queue
 		}
-		entry, suppressed, err := t.suppressed(tn, r.channel, r.to)
+		first, err := t.firstLeg(tn, &r, m)
 		if err != nil {
 			return out, err
 		}
-		if suppressed {
-			r.status, r.due, r.reason = delivery.StatusSuppressed, 0, entry.Reason
-		}
-		if err := t.insertOne(tn, &r, m, now); err != nil {
+		if err := t.insertOne(tn, &r, m, first, now); err != nil {
 			return out, err
 		}
 		out.Results[i] = store.AcceptResult{ID: r.id, Status: r.status, Reason: r.reason}
@@ -130,20 +151,71 @@ func (t *tx) insert(tn *tenant, now time.Time, ms []store.NewMessage, c *campaig
 	return out, nil
 }
 
-// insertOne writes one new message with its payload, tally and first facts.
-func (t *tx) insertOne(tn *tenant, r *row, m *store.NewMessage, now time.Time) error {
+// insertOne writes one new message with its payload, legs, tally and first facts.
+func (t *tx) insertOne(tn *tenant, r *row, m *store.NewMessage, before []skipped, now time.Time) error {
+	if m.OrderingKey != "" && len(before) == 0 && r.status != delivery.StatusSuppressed {
+		if err := t.joinLine(r, m.OrderingKey); err != nil {
+			return err
+		}
+	}
+	payload := m.Payload
+	if len(r.legs) > 0 && r.status != delivery.StatusSuppressed {
+		if r.leg() > 0 {
+			payload = m.Then[r.leg()-1].Payload
+		}
+		r.begin(max(r.accepted, store.Millis(m.DueAt)))
+		if until := r.legs[r.leg()].until; until != 0 && r.due > until {
+			r.due = until
+		}
+	}
 	if !delivery.CanMove(0, r.status, delivery.ByAccept) {
 		return fmt.Errorf("message %s: accept may not store it as %s", r.id, r.status)
 	}
-	err := t.record(tn, r, delivery.Fact{Kind: delivery.FactAccepted, At: now, Code: r.status.String(),
-		Until: store.FromMillis(r.due)})
-	if err == nil && r.status == delivery.StatusSuppressed {
-		err = t.record(tn, r, delivery.Fact{Kind: delivery.FactEnded, At: now, Code: r.reason})
-	}
-	if err != nil {
+	if err := t.recordAccepted(tn, r, m, before, now); err != nil {
 		return err
 	}
 	t.count(r, 0, r.status)
+	if err := t.insertRow(r, m); err != nil {
+		return err
+	}
+	s, err := t.conn.Prepare(`INSERT INTO payloads (id, body) VALUES (?, ?)`)
+	if err != nil {
+		return err
+	}
+	s.BindBytes(1, r.id[:])
+	s.BindBytes(2, payload)
+	if _, err = s.Step(); err != nil {
+		return err
+	}
+	if len(r.legs) > 0 {
+		return t.insertLegs(r, m.Then)
+	}
+	return nil
+}
+
+// recordAccepted writes the first facts of a new message.
+func (t *tx) recordAccepted(tn *tenant, r *row, m *store.NewMessage, before []skipped, now time.Time) error {
+	err := t.recordOn(tn, r, m.Channel, delivery.Fact{Kind: delivery.FactAccepted, At: now, Code: r.status.String(),
+		Until: store.FromMillis(r.due)})
+	for n := 0; n < len(before) && err == nil; n++ {
+		err = t.recordOn(tn, r, r.legs[n+1].channel, delivery.Fact{Kind: delivery.FactFallback, At: now,
+			Code: before[n].reason, Leg: n + 1, Until: store.FromMillis(r.legs[n+1].until)})
+	}
+	if err == nil && r.status == delivery.StatusSuppressed {
+		err = t.record(tn, r, delivery.Fact{Kind: delivery.FactEnded, At: now, Code: r.reason})
+	}
+	return err
+}
+
+func (t *tx) insertRow(r *row, m *store.NewMessage) error {
+	if m.Category != "" || m.Tag != "" || m.OrderingKey != "" {
+		r.flags |= flagLabelled
+		err := t.exec(`INSERT OR IGNORE INTO labels (id, category, tag, ordering_key) VALUES (?, ?, ?, ?)`, r.id[:],
+			m.Category, m.Tag, m.OrderingKey)
+		if err != nil {
+			return err
+		}
+	}
 	s, err := t.conn.Prepare(`INSERT INTO messages (id, tenant, channel, lane, status, q, due, node, epoch, attempts,
 		flags, account, campaign, recipient, provider_id, client_ref, reason, detail, segments, accepted, updated, expires,
 		facts)
@@ -179,14 +251,7 @@ func (t *tx) insertOne(tn *tenant, r *row, m *store.NewMessage, now time.Time) e
 		}
 		return err
 	}
-	s, err = t.conn.Prepare(`INSERT INTO payloads (id, body) VALUES (?, ?)`)
-	if err != nil {
-		return err
-	}
-	s.BindBytes(1, r.id[:])
-	s.BindBytes(2, m.Payload)
-	_, err = s.Step()
-	return err
+	return nil
 }
 
 // checkQuota counts n messages of the day of now, or refuses.

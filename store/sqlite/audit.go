@@ -26,6 +26,8 @@ type auditor struct {
 	tallies map[tallyKey]int64
 	cited   int64 // facts found through the rows of messages
 	trimmed bool  // a row does not list all of its facts
+	ordered int   // messages that say that they stand in a line
+	dead    int64 // messages that are dead letters
 	cache   map[int64][]store.Event
 	order   []int64 // of cache, oldest first
 }
@@ -43,7 +45,7 @@ func (s *Store) Audit(ctx context.Context, tenant delivery.TenantID) (store.Audi
 		if err == nil && !found {
 			err = fmt.Errorf("tenant %q: %w", tenant, store.ErrNotFound)
 		}
-		for _, step := range []func() error{a.messages, a.tally, a.campaigns, a.chain} {
+		for _, step := range []func() error{a.messages, a.lines, a.deadLetters, a.tally, a.campaigns, a.chain} {
 			if err == nil {
 				err = step()
 			}
@@ -76,7 +78,11 @@ func (a *auditor) messages() error {
 			default:
 				a.report.Ended++
 			}
-			if r.status.Waiting() != (r.due != 0) {
+			if err := a.legs(&r); err != nil {
+				return err
+			}
+			deadline := r.status == delivery.StatusSent && len(r.legs) > 0 && r.legs[r.leg()].until == r.due
+			if r.status.Waiting() != (r.due != 0) && !deadline {
 				what := "message without due time"
 				if r.due != 0 {
 					what = "ended message with due time"
@@ -89,6 +95,12 @@ func (a *auditor) messages() error {
 			if r.flags&flagTrimmed != 0 {
 				a.trimmed = true
 			}
+			if r.flags&flagOrdered != 0 {
+				a.ordered++
+			}
+			if dead(&r) {
+				a.dead++
+			}
 			return a.history(&r)
 		}, a.tenant)
 	if err == nil && rows != a.report.Accepted {
@@ -100,7 +112,8 @@ func (a *auditor) messages() error {
 
 // history replays a message's facts: they must end in the status of its row.
 func (a *auditor) history(r *row) error {
-	status, facts := delivery.Status(0), 0
+	var is replay
+	facts := 0
 	for _, seq := range decodeSeqs(r.facts) {
 		events, err := a.ledgerRow(seq)
 		if err != nil {
@@ -108,15 +121,9 @@ func (a *auditor) history(r *row) error {
 		}
 		before := facts
 		for i := range events {
-			f := &events[i].Fact
-			if f.Message != r.id {
-				continue
-			}
-			facts++
-			if f.Kind != delivery.FactReceipt {
-				status = f.Status
-			} else if to, changed := delivery.AfterReceipt(r.channel, status, f.Status); changed {
-				status = to
+			if events[i].Fact.Message == r.id {
+				facts++
+				is.fact(&events[i])
 			}
 		}
 		if facts == before {
@@ -124,10 +131,114 @@ func (a *auditor) history(r *row) error {
 		}
 	}
 	a.cited += int64(facts)
-	if status != r.status {
-		a.problem("status is not that of the last fact", r.id.String(), "row says %s, facts say %s", r.status, status)
+	if is.status != r.status {
+		a.problem("status is not that of the last fact", r.id.String(), "row says %s, facts say %s", r.status, is.status)
+	}
+	if is.leg != r.leg() {
+		a.problem("leg is not that of the last fact", r.id.String(), "row says %d, facts say %d", r.leg(), is.leg)
 	}
 	return nil
+}
+
+// legs reads the legs of a message that has them, and compares them with its row.
+func (a *auditor) legs(r *row) error {
+	if r.lastLeg() == 0 {
+		return nil
+	}
+	if err := query(a.conn, `SELECT `+legColumns+` FROM legs WHERE id = ? ORDER BY n`, func(s *sqlite.Stmt) error {
+		r.legs = append(r.legs, scanLeg(s))
+		return nil
+	}, r.id[:]); err != nil {
+		return err
+	}
+	wrong := func(detail string, args ...any) {
+		a.problem("legs are not those of the message", r.id.String(), detail, args...)
+	}
+	if len(r.legs) != r.lastLeg()+1 || r.leg() > r.lastLeg() {
+		wrong("%d legs, on leg %d of %d", len(r.legs), r.leg(), r.lastLeg()+1)
+		r.legs = nil
+		return nil
+	}
+	winners := 0
+	for n := range r.legs {
+		l := &r.legs[n]
+		if l.winner {
+			winners++
+		}
+		if l.winner && !l.reached() {
+			wrong("leg %d won and is %s", n, l.status)
+		}
+		if (l.status == 0) != (n > r.leg()) {
+			wrong("on leg %d, and leg %d is %s", r.leg(), n, l.status)
+		}
+		if n != r.leg() && (l.status == delivery.StatusSending || l.status == delivery.StatusAmbiguous) {
+			wrong("on leg %d, and leg %d is %s", r.leg(), n, l.status)
+		}
+	}
+	l := &r.legs[r.leg()]
+	switch {
+	case winners > 1:
+		wrong("%d winners", winners)
+	case l.channel != r.channel || l.to != r.to:
+		wrong("leg %d has another address", r.leg())
+	case r.flags&flagOvertaken == 0 && l.status != r.status:
+		wrong("leg %d is %s, the message %s", r.leg(), l.status, r.status)
+	case l.until != 0 && claimable(r.status) && r.mayTimeOut() && r.due > l.until:
+		wrong("it waits beyond the end of leg %d", r.leg())
+	}
+	return nil
+}
+
+// lines checks that whoever waits for its turn stands in a line, and that the first of each line does not.
+func (a *auditor) lines() error {
+	wrong := func(id delivery.MessageID, detail string) {
+		a.problem("line of an ordering key is wrong", id.String(), "%s", detail)
+	}
+	first := true
+	var last string
+	standing := 0
+	err := query(a.conn, `SELECT o.channel, o.recipient, o.ordering_key, o.id, m.status, m.flags, m.reason FROM ordered o
+		LEFT JOIN messages m ON m.id = o.id WHERE o.tenant = ?
+		ORDER BY o.channel, o.recipient, o.ordering_key, o.place`,
+		func(s *sqlite.Stmt) error {
+			c := scan(s)
+			line := fmt.Sprintf("%d %q %q", c.int64(), c.text(), c.text())
+			first, last = line != last, line
+			r := row{id: c.id(), status: delivery.Status(c.int64()), flags: c.int64(), reason: c.text()}
+			standing++
+			switch {
+			case r.flags&flagOrdered == 0 || !r.status.Waiting():
+				wrong(r.id, "it stands in the line and does not wait")
+			case first && r.blocked():
+				wrong(r.id, "it is the first and waits for nobody")
+			case !first && !r.blocked():
+				wrong(r.id, "it does not wait for the one before it")
+			}
+			return nil
+		}, a.tenant)
+	if err == nil && standing != a.ordered {
+		a.problem("line of an ordering key is wrong", string(a.report.Tenant), "%d messages stand in lines, %d should",
+			standing, a.ordered)
+	}
+	return err
+}
+
+// deadLetters checks that those that are listed are those that there are.
+func (a *auditor) deadLetters() error {
+	var listed, wrong int64
+	err := query(a.conn, `SELECT m.status, m.flags FROM dead d LEFT JOIN messages m ON m.id = d.id WHERE d.tenant = ?`,
+		func(s *sqlite.Stmt) error {
+			listed++
+			if !dead(&row{status: delivery.Status(s.ColumnInt64(0)), flags: s.ColumnInt64(1)}) {
+				wrong++
+			}
+			return nil
+		}, a.tenant)
+	if err == nil && (listed != a.dead || wrong > 0) {
+		a.problem("list of dead letters is wrong", string(a.report.Tenant), "%d listed, %d of them wrongly, %d dead letters",
+			listed, wrong, a.dead)
+	}
+	return err
 }
 
 // ledgerRow reads a ledger row through the cache; a row that is missing or damaged has no facts, and chain says so.

@@ -128,16 +128,21 @@ func (s *Store) ActiveCampaigns(ctx context.Context, sys store.System) ([]store.
 	})
 }
 
-// MoveCampaign changes a campaign's state together with its waiting messages. Messages that wait for a later time, and
-// messages held for another reason, are not touched by a pause: the claim holds them when their time comes.
+// MoveCampaign changes a campaign's state and then brings its waiting messages there; see takeAlong. Messages that wait
+// for a later time, and messages held for another reason, are not touched by a pause: the claim holds them when their
+// time comes. Once the state has changed the call goes on although ctx ends.
 func (s *Store) MoveCampaign(
 	ctx context.Context, slug delivery.TenantID, c store.Campaign, from []store.CampaignState, to store.CampaignState,
 	now time.Time,
 ) (store.Campaign, error) {
-	return write(ctx, s, wakeChunk, func(t *tx) (store.Campaign, error) {
+	type moved struct {
+		is    store.Campaign
+		first chunk
+	}
+	out, err := write(ctx, s, wakeChunk, func(t *tx) (out moved, err error) {
 		tn, err := t.tenant(slug)
 		if err != nil {
-			return store.Campaign{}, err
+			return out, err
 		}
 		name := c.Name
 		if !c.ID.IsZero() {
@@ -145,55 +150,50 @@ func (s *Store) MoveCampaign(
 		}
 		is, err := findCampaign(t.conn, tn.n, slug, name)
 		if err != nil {
-			return is, err
+			return moved{is: is}, err
 		}
-		if !slices.Contains(from, is.State) || !slices.Contains(campaignMoves[is.State], to) {
-			return is, fmt.Errorf("campaign %q is %s, it cannot become %s: %w", is.Name, is.State, to, store.ErrConflict)
+		row, err := t.campaign(tn, is.ID)
+		if err != nil {
+			return moved{is: is}, err
 		}
-		if is.State == store.CampaignDraft && to == store.CampaignRunning {
+		unfinished, err := one(t.conn, `SELECT 1 FROM campaigns WHERE n = ? AND moving = 1`,
+			func(*sqlite.Stmt) error { return nil }, row.n)
+		switch {
+		case err != nil:
+			return moved{is: is}, err
+		case unfinished && is.State == to:
+			return moved{is: is}, nil // the move is made: its messages are still to follow
+		case !slices.Contains(from, is.State) || !slices.Contains(campaignMoves[is.State], to):
+			return moved{is: is}, fmt.Errorf("campaign %q is %s, it cannot become %s: %w", is.Name, is.State, to,
+				store.ErrConflict)
+		}
+		starts := is.State == store.CampaignDraft && to == store.CampaignRunning
+		if starts {
 			is.Legs, is.People, is.StartedAt = c.Legs, c.People, store.FromMillis(store.Millis(now))
 		}
 		if to == store.CampaignCompleted || to == store.CampaignStopped {
 			is.EndedAt = store.FromMillis(store.Millis(now))
 		}
-		was := is.State
 		is.State = to
 		legs, err := asJSON(is.Legs)
 		if err != nil {
-			return is, err
+			return moved{is: is}, err
 		}
-		if err := t.exec(`UPDATE campaigns SET state = ?, legs = ?, people = ?, started = ?, ended = ? WHERE id = ?`,
-			string(to), legs, is.People, is.StartedAt, is.EndedAt, is.ID[:]); err != nil {
-			return is, err
-		}
-		row, err := t.campaign(tn, is.ID)
-		if err != nil {
-			return is, err
+		if err := t.exec(`UPDATE campaigns SET state = ?, legs = ?, people = ?, started = ?, ended = ?, moving = 0
+			WHERE id = ?`, string(to), legs, is.People, is.StartedAt, is.EndedAt, is.ID[:]); err != nil {
+			return moved{is: is}, err
 		}
 		row.state = to
-		return is, t.moveWaiting(row, was, now)
+		if starts {
+			return moved{is, chunk{done: true}}, nil
+		}
+		first, err := t.moveSome(row, delivery.MessageID{}, now)
+		return moved{is, first}, err
 	})
-}
-
-// moveWaiting takes a campaign's waiting messages along to its new state.
-func (t *tx) moveWaiting(c *campaign, was store.CampaignState, now time.Time) (err error) {
-	switch {
-	case c.state == store.CampaignPaused:
-		_, err = t.eachWaiting(c, func(tn *tenant, r *row) (bool, error) {
-			if r.status != delivery.StatusQueued && r.status != delivery.StatusDeferred {
-				return false, nil
-			}
-			return true, t.hold(tn, r, now, step{delivery.StatusHeld, delivery.ByOperator})
-		})
-	case c.state == store.CampaignRunning && was == store.CampaignPaused:
-		_, err = t.wakeCampaign(c, now, store.ReasonCampaignPaused)
-	case c.state == store.CampaignStopped:
-		_, err = t.eachWaiting(c, func(tn *tenant, r *row) (bool, error) {
-			return true, t.end(tn, r, store.Millis(now), store.ReasonCanceled, "the campaign was stopped",
-				step{delivery.StatusCanceled, delivery.ByOperator})
-		})
+	if err != nil || out.first.done {
+		return out.is, err
 	}
-	return err
+	return out.is, s.takeAlong(context.WithoutCancel(ctx), out.is.ID, to, out.first.last, now)
 }
 
 const maxSlice = 1000

@@ -79,15 +79,31 @@ func (t *tx) stopAtClaim(tn *tenant, r *row, at time.Time) (bool, error) {
 	}
 	taken := step{delivery.StatusSending, delivery.ByClaim}
 	if state == store.CampaignStopped {
-		return true, t.end(tn, r, now, store.ReasonCanceled, "the campaign was stopped",
-			step{delivery.StatusCanceled, delivery.ByOperator})
+		return true, t.stop(tn, r, now, delivery.StatusCanceled, delivery.ByOperator, store.ReasonCanceled,
+			"the campaign was stopped")
 	}
 	if r.expires != 0 && r.expires <= now {
-		return true, t.end(tn, r, now, store.ReasonExpired, "", step{delivery.StatusExpired, delivery.ByPlan})
+		return true, t.stop(tn, r, now, delivery.StatusExpired, delivery.ByPlan, store.ReasonExpired, "")
+	}
+	timedOut := r.timedOut(now) && r.hasNext(now) && r.flags&flagDoubt == 0
+	if r.blocked() {
+		if timedOut {
+			return true, t.timeOut(tn, r, at)
+		}
+		r.due = r.heldUntil(now)
+		return true, t.save(r)
 	}
 	entry, suppressed, err := t.suppressed(tn, r.channel, r.to)
 	if err != nil {
 		return false, err
+	}
+	if suppressed && r.hasNext(now) && r.flags&flagDoubt == 0 {
+		err := t.switchLeg(tn, r, at, delivery.Fact{Code: entry.Reason}, taken,
+			step{delivery.StatusSuppressed, delivery.BySend}, step{delivery.StatusQueued, delivery.ByPlan})
+		if err == nil {
+			err = t.save(r)
+		}
+		return true, err
 	}
 	if suppressed {
 		return true, t.end(tn, r, now, entry.Reason, "", taken, step{delivery.StatusSuppressed, delivery.BySend})
@@ -95,7 +111,19 @@ func (t *tx) stopAtClaim(tn *tenant, r *row, at time.Time) (bool, error) {
 	if state == store.CampaignPaused {
 		return true, t.hold(tn, r, at, taken, step{delivery.StatusHeld, delivery.BySend})
 	}
+	if timedOut {
+		return true, t.timeOut(tn, r, at)
+	}
 	return false, nil
+}
+
+// timeOut lets the next leg of a waiting message begin, because the current one's time is over.
+func (t *tx) timeOut(tn *tenant, r *row, at time.Time) error {
+	err := t.switchLeg(tn, r, at, delivery.Fact{Code: store.ReasonLegTimeout}, toQueued(r.status)...)
+	if err != nil {
+		return err
+	}
+	return t.save(r)
 }
 
 // hold puts a message of a paused campaign aside.
@@ -119,6 +147,9 @@ func (t *tx) lease(tn *tenant, r *row, c store.Claim) (out store.Claimed, err er
 	r.epoch++
 	r.node, r.due, r.reason, r.detail = c.Node, store.Millis(c.Until), "", ""
 	r.flags |= flagOpen
+	if len(r.legs) > 0 {
+		r.legs[r.leg()].epoch, r.legs[r.leg()].changed = r.epoch, true
+	}
 	err = t.record(tn, r, delivery.Fact{Kind: delivery.FactClaimed, At: c.Now, Attempt: r.attempts + 1, Epoch: r.epoch,
 		Code: c.Node, Until: c.Until})
 	if err != nil {
@@ -131,7 +162,22 @@ func (t *tx) lease(tn *tenant, r *row, c store.Claim) (out store.Claimed, err er
 		ID: r.id, Queue: delivery.Queue{Tenant: tn.slug, Channel: r.channel, Lane: r.lane}, To: r.to, Segments: r.segments,
 		Attempts: r.attempts, Epoch: r.epoch, PossibleDuplicate: r.flags&flagDuplicate != 0,
 		AtMostOnce: r.flags&flagAtMostOnce != 0, AcceptedAt: store.FromMillis(r.accepted),
-		ExpiresAt: store.FromMillis(r.expires),
+		ExpiresAt: store.FromMillis(r.expires), Leg: r.leg(), MoreLegs: r.leg() < r.lastLeg(),
+	}
+	if out.MoreLegs {
+		out.LegUntil = store.FromMillis(r.legs[r.leg()].until)
+	}
+	if last := r.last(); last != 0 {
+		if out.Last, err = t.accountID(last); err != nil {
+			return out, err
+		}
+	}
+	if r.flags&flagLabelled != 0 {
+		if _, err := one(t.conn, `SELECT category, tag FROM labels WHERE id = ?`,
+			func(s *sqlite.Stmt) error { out.Category, out.Tag = s.ColumnText(0), s.ColumnText(1); return nil },
+			r.id[:]); err != nil {
+			return out, err
+		}
 	}
 	if r.flags&flagPinned != 0 {
 		if out.Account, err = t.accountID(r.account); err != nil {

@@ -25,8 +25,15 @@ const (
 	maxSeqs, keepFirst, keepLast = 200, 20, 100
 )
 
-// record adds a fact to the ledger and to the message's list. The fact's status is filled in from the row unless set.
+// record adds a fact of the current leg to the ledger and to the message's list. The fact's status is filled in from
+// the row unless set.
 func (t *tx) record(tn *tenant, r *row, f delivery.Fact) error {
+	f.Leg = r.leg()
+	return t.recordOn(tn, r, r.channel, f)
+}
+
+// recordOn is record for a fact that names its leg, which is on channel ch.
+func (t *tx) recordOn(tn *tenant, r *row, ch delivery.Channel, f delivery.Fact) error {
 	t.touch(tn)
 	if len(tn.facts) == factsPerRow {
 		if err := t.seal(tn); err != nil {
@@ -49,7 +56,7 @@ func (t *tx) record(tn *tenant, r *row, f delivery.Fact) error {
 	if f.Status == 0 {
 		f.Status = r.status
 	}
-	tn.facts = append(tn.facts, store.Event{Channel: r.channel, Fact: f})
+	tn.facts = append(tn.facts, store.Event{Channel: ch, Fact: f})
 	r.noteFact(tn.seq)
 	return nil
 }

@@ -58,6 +58,9 @@ type Store struct {
 	lock   *lockFile
 	writer *writer
 	pool   *readerPool
+	seen   latest
+
+	background sync.WaitGroup
 
 	closed  atomic.Bool
 	running sync.RWMutex // every call holds it for reading, Close for writing
@@ -118,10 +121,18 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := migrate(conn); err != nil {
 		return nil, fmt.Errorf("open %s: %w", s.path, err)
 	}
+	if err := s.seen.load(conn); err != nil {
+		return nil, fmt.Errorf("open %s: %w", s.path, err)
+	}
+	left, err := unfinishedMoves(conn)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", s.path, err)
+	}
 	if s.pool, err = openReaders(s.path, readers); err != nil {
 		return nil, fmt.Errorf("open %s: %w", s.path, err)
 	}
 	s.writer = startWriter(conn, s.log)
+	s.finishMoves(left)
 	return s, nil
 }
 
@@ -241,7 +252,8 @@ func (s *Store) Close() error {
 	}
 	s.running.Lock()
 	defer s.running.Unlock()
-	err := errors.Join(s.pool.close(), s.writer.stop())
+	s.background.Wait() // its next write is refused
+	err := errors.Join(s.pool.close(), s.writer.stop(s.seen.last()))
 	if err != nil {
 		return errors.Join(err, s.lock.abandon())
 	}

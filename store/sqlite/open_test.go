@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	driver "zombiezen.com/go/sqlite"
@@ -79,7 +80,7 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 		"a file":       {func(*testing.T) string { return file }, "is a file"},
 		"below a file": {func(*testing.T) string { return filepath.Join(file, "x") }, "not a directory"},
 		"a newer schema": {prepared("PRAGMA user_version = 7"),
-			"database has schema 7, this program knows up to 1: use a newer msgctl"},
+			"database has schema 7, this program knows up to 2: use a newer msgctl"},
 		"another's file": {prepared("PRAGMA application_id = 5"), "database of another program"},
 		"not a database": {func(t *testing.T) string {
 			dir := t.TempDir()
@@ -123,7 +124,18 @@ func TestAuditFindsTampering(t *testing.T) {
 		"a lost due time":       {`UPDATE messages SET due = NULL WHERE status = 2`, "message without due time"},
 		"a due time at the end": {`UPDATE messages SET due = 5 WHERE status = 10`, "ended message with due time"},
 		"a wrong queue":         {`UPDATE messages SET q = 0 WHERE status = 2`, "message in the wrong queue"},
-		"a moved cursor":        {`UPDATE campaigns SET cursor = 3`, "people of a campaign do not add up"},
+		"a leg that is gone":    {`DELETE FROM legs WHERE n = 1`, "legs are not those of the message"},
+		"a second winner":       {`UPDATE legs SET winner = 1, status = 11`, "legs are not those of the message"},
+		"a leg's address":       {`UPDATE legs SET recipient = 'x' WHERE n = 0`, "legs are not those of the message"},
+		"a leg that goes on":    {`UPDATE legs SET status = 5 WHERE n = 1`, "legs are not those of the message"},
+		"a wait beyond its leg": {`UPDATE legs SET until = 5 WHERE n = 0`, "legs are not those of the message"},
+		"another leg": {`UPDATE messages SET flags = flags | 4096 WHERE id IN (SELECT id FROM legs)`,
+			"leg is not that of the last fact"},
+		"a dead letter unlisted": {`DELETE FROM dead`, "list of dead letters is wrong"},
+		"an empty line":          {`DELETE FROM ordered`, "line of an ordering key is wrong"},
+		"a line without a head":  {`DELETE FROM ordered WHERE place = 1`, "line of an ordering key is wrong"},
+		"a line out of order":    {`UPDATE ordered SET place = 9 WHERE place = 1`, "line of an ordering key is wrong"},
+		"a moved cursor":         {`UPDATE campaigns SET cursor = 3`, "people of a campaign do not add up"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -141,12 +153,18 @@ func TestAuditFindsTampering(t *testing.T) {
 				_, err := s.Accept(ctx, "acme", store.Acceptance{Now: benchTime, Messages: ms[i : i+1]})
 				require.NoError(t, err)
 			}
-			got, err := s.Claim(ctx, sys, store.Claim{IDs: []delivery.MessageID{ms[0].ID}, Node: "n", Now: benchTime,
-				Until: benchTime.Add(1e9)})
+			more := batchOf(ids, 3)
+			more[0].OrderingKey, more[1].OrderingKey, more[1].To = "k", "k", more[0].To
+			more[2].Within, more[2].Then = time.Minute, []store.NewLeg{{Channel: delivery.Email, To: "a@example.com"}}
+			_, err = s.Accept(ctx, "acme", store.Acceptance{Now: benchTime, Messages: more})
 			require.NoError(t, err)
-			require.Len(t, got, 1)
-			_, err = s.Settle(ctx, sys, benchTime, []store.Outcome{{ID: ms[0].ID, Epoch: 1, Writer: delivery.BySend,
-				Status: delivery.StatusSent}})
+			got, err := s.Claim(ctx, sys, store.Claim{IDs: []delivery.MessageID{ms[0].ID, ms[1].ID}, Node: "n",
+				Now: benchTime, Until: benchTime.Add(1e9)})
+			require.NoError(t, err)
+			require.Len(t, got, 2)
+			_, err = s.Settle(ctx, sys, benchTime, []store.Outcome{
+				{ID: ms[0].ID, Epoch: 1, Writer: delivery.BySend, Status: delivery.StatusSent},
+				{ID: ms[1].ID, Epoch: 1, Writer: delivery.BySend, Status: delivery.StatusFailed, Reason: "r"}})
 			require.NoError(t, err)
 			r, err := s.Audit(ctx, "acme")
 			require.NoError(t, err)

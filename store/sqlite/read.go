@@ -34,6 +34,8 @@ func tenantSlugs(c *sqlite.Conn) (map[int64]delivery.TenantID, error) {
 const messageColumns = `m.id, m.channel, m.lane, m.status, m.reason, m.detail, m.recipient,
 	(SELECT body FROM payloads p WHERE p.id = m.id), m.segments, m.account, m.campaign, m.provider_id, m.client_ref,
 	m.attempts, m.epoch, m.flags, m.accepted, m.updated, m.due, m.expires,
+	(SELECT category FROM labels l WHERE l.id = m.id), (SELECT tag FROM labels l WHERE l.id = m.id),
+	(SELECT ordering_key FROM labels l WHERE l.id = m.id),
 	(SELECT id FROM account_ids a WHERE a.n = m.account), (SELECT id FROM campaigns c WHERE c.n = m.campaign)`
 
 func scanMessage(s *sqlite.Stmt, tenant delivery.TenantID) (m store.Message) {
@@ -47,6 +49,9 @@ func scanMessage(s *sqlite.Stmt, tenant delivery.TenantID) (m store.Message) {
 	flags := r.int64()
 	m.PossibleDuplicate, m.AtMostOnce = flags&flagDuplicate != 0, flags&flagAtMostOnce != 0
 	m.AcceptedAt, m.UpdatedAt, m.DueAt, m.ExpiresAt = r.time(), r.time(), r.time(), r.time()
+	m.Category, m.Tag, m.OrderingKey = r.text(), r.text(), r.text()
+	m.Dropped = flags&flagDropped != 0
+	m.Leg = int(flags >> legShift & legMask)
 	a, c := r.next(), r.next()
 	if account != 0 {
 		s.ColumnBytes(a, m.Account[:])
@@ -66,14 +71,41 @@ func (s *Store) Message(ctx context.Context, tenant delivery.TenantID, id delive
 		if err == nil && !found {
 			err = fmt.Errorf("message %s: %w", id, store.ErrNotFound)
 		}
+		if err == nil {
+			m.Legs, err = readLegs(c, id)
+		}
 		return m, err
 	})
 }
 
+func readLegs(c *sqlite.Conn, id delivery.MessageID) (legs []store.MessageLeg, err error) {
+	err = query(c, `SELECT `+legColumns+`, coalesce((SELECT a.id FROM account_ids a WHERE a.n = account), zeroblob(16))
+		FROM legs WHERE id = ? ORDER BY n`, func(s *sqlite.Stmt) error {
+		l := scanLeg(s)
+		out := store.MessageLeg{Channel: l.channel, To: l.to, Status: l.status, Reason: l.reason, ProviderID: l.provider,
+			Within: time.Duration(l.within) * time.Millisecond, Success: l.success, Until: store.FromMillis(l.until),
+			Winner: l.winner}
+		s.ColumnBytes(13, out.Account[:])
+		legs = append(legs, out)
+		return nil
+	}, id[:])
+	return legs, err
+}
+
+// Whose tenant and order a page follows: the messages', or those of the dead among them.
+const (
+	byMessages = "m"
+	byDead     = "d"
+)
+
 // pageQuery is the statement for a page under conditions.
-func pageQuery(where ...string) string {
-	return `SELECT ` + messageColumns + ` FROM messages m WHERE ` + strings.Join(where, " AND ") + `
-		ORDER BY m.id DESC LIMIT ?`
+func pageQuery(by string, where ...string) string {
+	from := "messages m"
+	if by == byDead {
+		from = "dead d CROSS JOIN messages m ON m.id = d.id"
+	}
+	return `SELECT ` + messageColumns + ` FROM ` + from + ` WHERE ` + strings.Join(where, " AND ") + `
+		ORDER BY ` + by + `.id DESC LIMIT ?`
 }
 
 const (
@@ -92,23 +124,35 @@ func (s *Store) Messages(ctx context.Context, tenant delivery.TenantID, q store.
 	if q.Limit < 1 || q.Limit > maxPage {
 		return nil, fmt.Errorf("messages: limit %d is not between 1 and %d", q.Limit, maxPage)
 	}
+	return s.page(ctx, tenant, byMessages, q)
+}
+
+// page reads a page of what matches q and the further conditions.
+func (s *Store) page(
+	ctx context.Context, tenant delivery.TenantID, by string, q store.MessageQuery, further ...condition,
+) ([]store.Message, error) {
 	return read(ctx, s, func(c *sqlite.Conn) (page []store.Message, err error) {
 		n, err := tenantNumber(c, tenant)
 		if err != nil || n == 0 {
 			return nil, err
 		}
-		where, args := []string{"m.tenant = ?"}, []any{n}
+		where, args := []string{by + ".tenant = ?"}, []any{n}
 		and := func(clause string, a ...any) {
 			where = append(where, clause)
 			args = append(args, a...)
 		}
+		for _, f := range further {
+			and(f.clause, f.args...)
+		}
 		if !q.Campaign.IsZero() {
-			// The + keeps the planner from taking the tenant's index when the campaign's is the narrower one.
-			where[0] = "+m.tenant = ?"
 			and("m.campaign = (SELECT n FROM campaigns WHERE id = ?)", q.Campaign[:])
+			if by == byMessages {
+				// The + keeps the planner from taking the tenant's index when the campaign's is the narrower one.
+				where[0] = "+m.tenant = ?"
+			}
 		}
 		if !q.Before.IsZero() {
-			and("m.id < ?", q.Before[:])
+			and(by+".id < ?", q.Before[:])
 		}
 		if q.Status != 0 {
 			and("m.status = ?", int(q.Status))
@@ -119,6 +163,9 @@ func (s *Store) Messages(ctx context.Context, tenant delivery.TenantID, q store.
 		if q.To != "" {
 			and("m.recipient = ?", q.To)
 		}
+		if q.Tag != "" {
+			and("EXISTS (SELECT 1 FROM labels l WHERE l.id = m.id AND l.tag = ?)", q.Tag)
+		}
 		if q.Account != (delivery.AccountID{}) {
 			and("m.account = (SELECT n FROM account_ids WHERE id = ?)", q.Account[:])
 		}
@@ -126,15 +173,20 @@ func (s *Store) Messages(ctx context.Context, tenant delivery.TenantID, q store.
 			and("m.accepted >= ?", q.Since)
 			if from := q.Since.Add(-sinceSlack).UnixMilli(); from > 0 {
 				id := [16]byte{byte(from >> 40), byte(from >> 32), byte(from >> 24), byte(from >> 16), byte(from >> 8), byte(from)}
-				and("m.id >= ?", id[:])
+				and(by+".id >= ?", id[:])
 			}
 		}
-		err = query(c, pageQuery(where...), func(s *sqlite.Stmt) error {
+		err = query(c, pageQuery(by, where...), func(s *sqlite.Stmt) error {
 			page = append(page, scanMessage(s, tenant))
 			return nil
 		}, append(args, q.Limit)...)
 		return page, err
 	})
+}
+
+type condition struct {
+	clause string
+	args   []any
 }
 
 const aheadInQueue = `SELECT count(*) FROM (SELECT 1 FROM messages
@@ -167,11 +219,12 @@ func (s *Store) Usage(ctx context.Context, tenant delivery.TenantID, now time.Ti
 	})
 }
 
-// Cancel moves a waiting message to canceled. A message that is canceled already stays so without an error.
+// Cancel moves a waiting message to canceled. A message that is canceled already stays so without an error. One that is
+// in doubt, or of which an earlier leg was handed off, is stopped too: but as what it is then, with ErrConflict.
 func (s *Store) Cancel(
 	ctx context.Context, slug delivery.TenantID, id delivery.MessageID, now time.Time,
 ) (delivery.Status, error) {
-	return write(ctx, s, 1, func(t *tx) (delivery.Status, error) {
+	status, err := write(ctx, s, 1, func(t *tx) (delivery.Status, error) {
 		tn, err := t.tenant(slug)
 		if err != nil {
 			return 0, err
@@ -183,13 +236,14 @@ func (s *Store) Cancel(
 		if r == nil || r.tenant != tn.n {
 			return 0, fmt.Errorf("message %s: %w", id, store.ErrNotFound)
 		}
-		if r.status == delivery.StatusCanceled {
+		if !delivery.CanMove(r.status, delivery.StatusCanceled, delivery.ByOperator) {
 			return r.status, nil
 		}
-		if !delivery.CanMove(r.status, delivery.StatusCanceled, delivery.ByOperator) {
-			return r.status, fmt.Errorf("message %s is %s: %w", id, r.status, store.ErrConflict)
-		}
-		err = t.end(tn, r, store.Millis(now), store.ReasonCanceled, "", step{delivery.StatusCanceled, delivery.ByOperator})
+		err = t.stop(tn, r, store.Millis(now), delivery.StatusCanceled, delivery.ByOperator, store.ReasonCanceled, "")
 		return r.status, err
 	})
+	if err == nil && status != delivery.StatusCanceled {
+		err = fmt.Errorf("message %s is %s: %w", id, status, store.ErrConflict)
+	}
+	return status, err
 }

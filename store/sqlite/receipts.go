@@ -77,17 +77,24 @@ func (t *tx) report(rc *delivery.Receipt, now time.Time, keep time.Duration) (ou
 		return out, err
 	}
 	if r == nil {
-		return out, t.park(rc, account, now.Add(keep))
+		return out, t.park(rc, account, now, now.Add(keep))
 	}
 	tn, err := t.tenantN(r.tenant)
 	if err != nil {
 		return out, err
 	}
 	changed, fresh, err := t.applyReceipt(tn, r, rc, now)
+	if errors.Is(err, errNoLeg) {
+		return out, t.park(rc, account, now, now.Add(keep))
+	}
 	if err == nil && fresh {
 		err = t.save(r)
 	}
-	return store.Reported{Message: r.id, Tenant: tn.slug, Status: r.status, Changed: changed}, err
+	out = store.Reported{Message: r.id, Tenant: tn.slug, Status: r.status, Changed: changed, Ready: t.takeReady()}
+	if changed && r.status == delivery.StatusSent {
+		out.Until = store.FromMillis(r.due)
+	}
+	return out, err
 }
 
 // findReported finds the message of a receipt: by our own id when the provider gave it back, else by the provider's. A
@@ -111,14 +118,26 @@ func (t *tx) findReported(rc *delivery.Receipt, account int64) (r *row, err erro
 		return nil, err
 	}
 	owner, err := t.accountOwner(rc.Account)
-	if err != nil || (owner > 0 && owner != r.tenant) {
+	if err != nil || (owner.tenant > 0 && owner.tenant != r.tenant) {
 		return nil, err
 	}
 	return r, nil
 }
 
-// applyReceipt joins a receipt with a message that must be saved when it was fresh, which is: not an exact repeat.
+// errNoLeg: none of a message's legs has the channel of a receipt's account, so that it belongs to another message.
+var errNoLeg = errors.New("no leg of the message has the channel of the receipt")
+
+// applyReceipt joins a receipt with a message that must be saved when it was fresh, which is: not an exact repeat. It
+// gives errNoLeg before it has changed anything.
 func (t *tx) applyReceipt(tn *tenant, r *row, rc *delivery.Receipt, now time.Time) (changed, fresh bool, err error) {
+	account, err := t.account(rc.Account)
+	if err != nil {
+		return false, false, err
+	}
+	of, err := t.legOf(r, account, rc.Account)
+	if err != nil {
+		return false, false, err
+	}
 	d := receiptDigest(rc)
 	for b := r.seen; len(b) >= digestSize; b = b[digestSize:] {
 		if bytes.Equal(b[:digestSize], d[:digestSize]) {
@@ -130,32 +149,69 @@ func (t *tx) applyReceipt(tn *tenant, r *row, rc *delivery.Receipt, now time.Tim
 	}
 	r.seen = append(r.seen, d[:digestSize]...)
 
-	to, changed := delivery.AfterReceipt(r.channel, r.status, rc.Status)
-	if changed {
-		if err := t.move(r, store.Millis(now), step{to, delivery.ByReceipt}); err != nil {
+	ch, address := r.channel, r.to
+	current := of == r.leg() && r.flags&flagOvertaken == 0
+	switch {
+	case current:
+		if changed, err = t.moveByReceipt(r, rc, now); err != nil {
 			return false, true, err
 		}
-		r.due, r.node, r.reason, r.detail = 0, "", "", ""
-		if to == delivery.StatusUndelivered {
-			r.reason, r.detail = rc.Code, rc.Detail
+	default:
+		ch, address = r.legs[of].channel, r.legs[of].to
+		if changed, err = t.setLegStatus(r, of, rc.Status, store.Millis(now)); err != nil {
+			return false, true, err
 		}
 	}
 	at := rc.At
 	if at.IsZero() {
 		at = now
 	}
-	err = t.record(tn, r, delivery.Fact{Kind: delivery.FactReceipt, At: at, Status: rc.Status, Account: rc.Account,
-		Code: rc.Code, Detail: rc.Detail})
+	err = t.recordOn(tn, r, ch, delivery.Fact{Kind: delivery.FactReceipt, At: at, Status: rc.Status, Account: rc.Account,
+		Code: rc.Code, Detail: rc.Detail, Leg: of})
 	if err == nil && (rc.Class == delivery.BadRecipient || rc.Class == delivery.Consent) {
-		err = t.suppress(tn, store.Suppression{Channel: r.channel, To: r.to, Reason: rc.Class.String(),
+		err = t.suppress(tn, store.Suppression{Channel: ch, To: address, Reason: rc.Class.String(),
 			Source: r.id.String(), At: now})
+	}
+	if err == nil && current && changed && r.status == delivery.StatusUndelivered && r.hasNext(store.Millis(now)) {
+		err = t.switchLeg(tn, r, now, delivery.Fact{Code: cmp.Or(rc.Code, delivery.StatusUndelivered.String()),
+			Detail: rc.Detail, Account: rc.Account}, step{delivery.StatusQueued, delivery.ByPlan})
 	}
 	return changed, true, err
 }
 
+// neverTried reports whether the current leg waits for its first attempt.
+func (r *row) neverTried() bool {
+	return claimable(r.status) && (r.epoch == 0 || len(r.legs) > 0 && r.legs[r.leg()].epoch == 0)
+}
+
+// moveByReceipt joins a receipt with the status of the message, which is that of the leg it is about.
+func (t *tx) moveByReceipt(r *row, rc *delivery.Receipt, now time.Time) (changed bool, err error) {
+	if r.neverTried() {
+		return false, nil // it cannot be about this message
+	}
+	to, changed := delivery.AfterReceipt(r.channel, r.status, rc.Status)
+	if !changed {
+		return false, nil
+	}
+	if err := t.move(r, store.Millis(now), step{to, delivery.ByReceipt}); err != nil {
+		return false, err
+	}
+	r.due, r.node, r.reason, r.detail = 0, "", "", ""
+	r.flags &^= flagDoubt
+	if to == delivery.StatusUndelivered {
+		r.reason, r.detail = rc.Code, rc.Detail
+	}
+	if len(r.legs) > 0 {
+		r.follow()
+		r.win(r.leg())
+		r.watch()
+	}
+	return true, nil
+}
+
 // park keeps a receipt for a message that is not known yet. A repeat changes nothing. It gives store.ErrParkedFull,
 // having written nothing, when the account has as many parked receipts as it may have.
-func (t *tx) park(rc *delivery.Receipt, account int64, until time.Time) error {
+func (t *tx) park(rc *delivery.Receipt, account int64, now, until time.Time) error {
 	n, err := t.countParked(account)
 	if err != nil {
 		return err
@@ -174,9 +230,9 @@ func (t *tx) park(rc *delivery.Receipt, account int64, until time.Time) error {
 		return err
 	}
 	t.anyParked = true
-	err = t.exec(`INSERT INTO parked (account, ref, digest, until, receipt) VALUES (?, ?, ?, ?, ?)
+	err = t.exec(`INSERT INTO parked (account, ref, digest, until, receipt, since) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO NOTHING`,
-		account, rc.ProviderID, d[:], until, string(text))
+		account, rc.ProviderID, d[:], until, string(text), now)
 	if err == nil {
 		t.parked[account] = n + t.conn.Changes()
 	}
@@ -197,8 +253,8 @@ func (t *tx) countParked(account int64) (int, error) {
 	return n, err
 }
 
-// applyParked applies the receipts that wait for a provider id, in the order of their times.
-func (t *tx) applyParked(tn *tenant, r *row, now time.Time) error {
+// applyParked applies the receipts that wait for a provider id of an account, in the order of their times.
+func (t *tx) applyParked(tn *tenant, r *row, account int64, ref string, now time.Time) error {
 	if !t.anyParked {
 		return nil
 	}
@@ -209,7 +265,7 @@ func (t *tx) applyParked(tn *tenant, r *row, now time.Time) error {
 			err := json.Unmarshal(columnBytes(s, 0), &rc)
 			waiting = append(waiting, rc)
 			return err
-		}, r.account, r.provider, now)
+		}, account, ref, now)
 	if err != nil {
 		return err
 	}
@@ -218,20 +274,20 @@ func (t *tx) applyParked(tn *tenant, r *row, now time.Time) error {
 		return err
 	}
 	owner, err := t.accountOwner(waiting[0].Account)
-	if err != nil || (owner > 0 && owner != r.tenant) {
+	if err != nil || (owner.tenant > 0 && owner.tenant != r.tenant) {
 		return err
 	}
 	slices.SortStableFunc(waiting, func(a, b delivery.Receipt) int {
 		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Status, b.Status))
 	})
 	for i := range waiting {
-		if _, _, err := t.applyReceipt(tn, r, &waiting[i], now); err != nil {
+		if _, _, err := t.applyReceipt(tn, r, &waiting[i], now); err != nil && !errors.Is(err, errNoLeg) {
 			return err
 		}
 	}
-	err = t.exec(`DELETE FROM parked WHERE account = ? AND ref = ? AND until >= ?`, r.account, r.provider, now)
-	if n, ok := t.parked[r.account]; ok && err == nil {
-		t.parked[r.account] = n - t.conn.Changes()
+	err = t.exec(`DELETE FROM parked WHERE account = ? AND ref = ? AND until >= ?`, account, ref, now)
+	if n, ok := t.parked[account]; ok && err == nil {
+		t.parked[account] = n - t.conn.Changes()
 	}
 	return err
 }

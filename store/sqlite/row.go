@@ -33,19 +33,46 @@ type row struct {
 	expires  int64
 	facts    []byte
 	seen     []byte
+	wasDead  bool // it stands in the table dead
 
 	lastSeq int64 // last of facts and how many there are, once known
 	seqs    int
+	legs    []leg // of a message that has more than one, once they are read
 }
 
 // The flags of a row. The numbers are stored: never renumber.
 const (
 	flagDuplicate  = 1 << 0 // an earlier attempt may have reached the provider
 	flagAtMostOnce = 1 << 1
-	flagPinned     = 1 << 2 // the sender chose the account
-	flagOpen       = 1 << 3 // the outcome of the last claim is still to come
-	flagTrimmed    = 1 << 4 // facts does not list all
+	flagPinned     = 1 << 2  // the sender chose the account
+	flagOpen       = 1 << 3  // the outcome of the last claim is still to come
+	flagTrimmed    = 1 << 4  // facts does not list all
+	flagDoubt      = 1 << 5  // an attempt of this leg is in doubt: it may have been handed over
+	flagDoubted    = 1 << 6  // an attempt of this leg ever was
+	flagDropped    = 1 << 7  // a dead letter that a person has put away
+	flagOrdered    = 1 << 8  // it stands in the line of its ordering key
+	flagOvertaken  = 1 << 9  // an earlier leg decided the status, so that it is not the current leg's
+	flagLabelled   = 1 << 10 // it has a category, a tag or an ordering key
+
+	legShift     = 12 // 2 bits: the current leg
+	lastLegShift = 14 // 2 bits: the last leg; 0 = it has no other
+	legMask      = 3
+
+	lastShift = 16 // 32 bits: the number of the account of this leg's last attempt, 0 = none
+	lastMask  = 1<<32 - 1
 )
+
+// leg is the number of the current leg, lastLeg that of the last one. A message with one leg has no rows in legs.
+func (r *row) leg() int     { return int(r.flags >> legShift & legMask) }
+func (r *row) lastLeg() int { return int(r.flags >> lastLegShift & legMask) }
+
+// last is the account of the current leg's last attempt. It stands in the flags because a column of its own would cost
+// every message.
+func (r *row) last() int64 { return r.flags >> lastShift & lastMask }
+
+func (r *row) setLast(account int64) { r.flags = r.flags&^(lastMask<<lastShift) | account<<lastShift }
+
+func (r *row) setLeg(n int) { r.flags = r.flags&^(legMask<<legShift) | int64(n)<<legShift }
 
 // packQueue is the number that the index of due times groups by. Tenants count from 1, so it is never 0.
 func packQueue(tenant int64, ch delivery.Channel, lane delivery.Lane) int64 {
@@ -79,9 +106,10 @@ func scanRow(s *sqlite.Stmt, r *row) {
 	r.account, r.campaign, r.to, r.provider = c.int64(), c.int64(), c.text(), c.text()
 	r.reason, r.detail, r.segments = c.text(), c.text(), c.int()
 	r.accepted, r.updated, r.expires, r.facts, r.seen = c.int64(), c.int64(), c.int64(), c.bytes(), c.bytes()
+	r.wasDead = dead(r)
 }
 
-// load reads a row by id; nil when there is none.
+// load reads a row by id, with its legs; nil when there is none.
 func (t *tx) load(id delivery.MessageID) (*row, error) {
 	var r row
 	found, err := one(t.conn, `SELECT `+rowColumns+` FROM messages WHERE id = ?`, func(s *sqlite.Stmt) error {
@@ -91,12 +119,31 @@ func (t *tx) load(id delivery.MessageID) (*row, error) {
 	if err != nil || !found {
 		return nil, err
 	}
-	return &r, nil
+	if r.lastLeg() > 0 {
+		err = t.loadLegs(&r)
+	}
+	return &r, err
 }
 
-// save writes back what may have changed.
+// save writes back what may have changed. It is the one place where a message leaves the line of its ordering key by
+// no longer waiting; see order.go.
 func (t *tx) save(r *row) error {
 	t.wrote = true
+	if r.flags&flagOrdered != 0 && !r.status.Waiting() {
+		if err := t.leaveLine(r); err != nil {
+			return err
+		}
+	}
+	if len(r.legs) > 0 {
+		if err := t.saveLegs(r); err != nil {
+			return err
+		}
+	}
+	if dead(r) != r.wasDead {
+		if err := t.noteDead(r); err != nil {
+			return err
+		}
+	}
 	s, err := t.conn.Prepare(`UPDATE messages SET status = ?, q = ?, due = ?, node = ?, epoch = ?, attempts = ?, flags = ?,
 		account = ?, provider_id = ?, reason = ?, detail = ?, segments = ?, updated = ?, facts = ?, seen = ? WHERE id = ?`)
 	if err != nil {
@@ -122,24 +169,30 @@ func (t *tx) save(r *row) error {
 		s.BindBytes(15, r.seen)
 	}
 	s.BindBytes(16, r.id[:])
-	if _, err := s.Step(); err != nil {
-		return err
-	}
-	return nil
+	_, err = s.Step()
+	return err
 }
 
 // move changes a row's status, step by step through statuses that the table of legal moves allows to writers. The row
 // must still be saved.
 func (t *tx) move(r *row, now int64, steps ...step) error {
 	from := r.status
+	if err := r.walk(steps); err != nil {
+		return err
+	}
+	t.count(r, from, r.status)
+	r.updated = now
+	return nil
+}
+
+// walk takes steps that the table allows.
+func (r *row) walk(steps []step) error {
 	for _, s := range steps {
 		if !delivery.CanMove(r.status, s.to, s.by) {
 			return fmt.Errorf("message %s: %s may not move it from %s to %s", r.id, s.by, r.status, s.to)
 		}
 		r.status = s.to
 	}
-	t.count(r, from, r.status)
-	r.updated = now
 	return nil
 }
 
@@ -160,4 +213,35 @@ func (t *tx) end(tn *tenant, r *row, now int64, reason, detail string, steps ...
 		return err
 	}
 	return t.save(r)
+}
+
+// stop ends a waiting message as canceled or expired, or as what is true of it: see stopSteps.
+func (t *tx) stop(tn *tenant, r *row, now int64, want delivery.Status, by delivery.Writer, reason,
+	detail string) error {
+	return t.end(tn, r, now, reason, detail, r.stopSteps(want, by)...)
+}
+
+// stopSteps lists the steps by which a message ends as canceled or expired. These two say that nobody has it. So a
+// message of which an attempt is in doubt ends as unknown instead, and one of which an earlier leg was handed off ends
+// as what became of that.
+func (r *row) stopSteps(want delivery.Status, by delivery.Writer) []step {
+	if r.flags&flagDoubt != 0 {
+		return []step{{delivery.StatusUnknown, by}}
+	}
+	steps := []step{{want, by}}
+	switch best := r.bestLeg(); best {
+	case delivery.StatusUnknown:
+		return []step{{best, by}}
+	case 0:
+		return steps
+	case delivery.StatusSent:
+		steps = []step{{best, by}}
+	default:
+		steps = []step{{delivery.StatusSent, by}, {best, delivery.ByReceipt}}
+	}
+	r.overtake(want)
+	if l := &r.legs[r.leg()]; l.status.Waiting() { // also one that was under way
+		l.status = want
+	}
+	return steps
 }

@@ -12,13 +12,30 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
-const tenantColumns = `slug, name, daily_quota, rates, on_ambiguous, data_key, region, created`
+const tenantColumns = `slug, name, daily_quota, rates, on_ambiguous, data_key, region, created, policy`
+
+// policy is the part of a tenant that the store only keeps.
+type policy struct {
+	Weight         int                  `json:"weight,omitempty"`
+	AcceptRate     float64              `json:"accept_rate,omitempty"`
+	Retry          []delivery.RetryRule `json:"retry,omitempty"`
+	Routes         []delivery.RouteRule `json:"routes,omitempty"`
+	RerouteInDoubt bool                 `json:"reroute_in_doubt,omitempty"`
+}
+
+func policyOf(t *store.Tenant) (string, error) {
+	return asJSON(policy{t.Weight, t.AcceptRate, t.Retry, t.Routes, t.RerouteInDoubt})
+}
 
 func scanTenant(s *sqlite.Stmt) (t store.Tenant, err error) {
 	r := scan(s)
 	t.ID, t.Name, t.DailyQuota = delivery.TenantID(r.text()), r.text(), r.int64()
 	r.json(&t.Rates)
 	t.OnAmbiguous, t.DataKey, t.Region, t.CreatedAt = r.text(), r.bytes(), r.text(), r.time()
+	var p policy
+	r.json(&p)
+	t.Weight, t.AcceptRate, t.Retry, t.Routes, t.RerouteInDoubt = p.Weight, p.AcceptRate, p.Retry, p.Routes,
+		p.RerouteInDoubt
 	return t, r.err
 }
 
@@ -41,8 +58,12 @@ func (s *Store) CreateTenant(ctx context.Context, sys store.System, tn store.Ten
 		if err != nil {
 			return none, err
 		}
-		return none, t.exec(`INSERT INTO tenants (`+tenantColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, string(tn.ID), tn.Name,
-			tn.DailyQuota, rates, tn.OnAmbiguous, tn.DataKey, tn.Region, tn.CreatedAt)
+		policy, err := policyOf(&tn)
+		if err != nil {
+			return none, err
+		}
+		return none, t.exec(`INSERT INTO tenants (`+tenantColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, string(tn.ID),
+			tn.Name, tn.DailyQuota, rates, tn.OnAmbiguous, tn.DataKey, tn.Region, tn.CreatedAt, policy)
 	})
 	return err
 }
@@ -61,10 +82,13 @@ func (s *Store) UpdateTenant(ctx context.Context, sys store.System, tn store.Ten
 		if err != nil {
 			return none, err
 		}
+		policy, err := policyOf(&tn)
+		if err != nil {
+			return none, err
+		}
 		is.quota = tn.DailyQuota
-		return none, t.exec(`UPDATE tenants SET name = ?, daily_quota = ?, rates = ?, on_ambiguous = ?, region = ?
-			WHERE n = ?`,
-			tn.Name, tn.DailyQuota, rates, tn.OnAmbiguous, tn.Region, is.n)
+		return none, t.exec(`UPDATE tenants SET name = ?, daily_quota = ?, rates = ?, on_ambiguous = ?, region = ?, policy = ?
+			WHERE n = ?`, tn.Name, tn.DailyQuota, rates, tn.OnAmbiguous, tn.Region, policy, is.n)
 	})
 	return err
 }

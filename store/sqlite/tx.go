@@ -21,7 +21,7 @@ type tx struct {
 	tenantsN  map[int64]*tenant
 	accounts  map[delivery.AccountID]int64
 	accountsN map[int64]delivery.AccountID
-	owners    map[delivery.AccountID]int64 // tenant of a configured account, noOwner where there is none
+	owners    map[delivery.AccountID]owner // of configured accounts; noOwner where there is none
 	campaigns map[delivery.CampaignID]*campaign
 	campaignN map[int64]*campaign
 
@@ -29,6 +29,8 @@ type tx struct {
 	anyParked bool          // there may be parked receipts
 	parked    map[int64]int // account → its parked receipts; what is not there is counted when it is needed
 	keyed     int           // accepts with a key, to pace the purge
+
+	ready []store.Ready // what became due by the running op; see takeReady
 
 	// Gathered until flush.
 	touched []*tenant
@@ -67,6 +69,12 @@ type tallyKey struct {
 
 type usageKey struct{ tenant, day int64 }
 
+// owner is who configured an account, and for which channel.
+type owner struct {
+	tenant  int64 // 0 = shared, noOwner = the account is gone
+	channel delivery.Channel
+}
+
 const noOwner = -1
 
 func newTx(conn *sqlite.Conn) *tx {
@@ -76,7 +84,7 @@ func newTx(conn *sqlite.Conn) *tx {
 		tenantsN:  map[int64]*tenant{},
 		accounts:  map[delivery.AccountID]int64{},
 		accountsN: map[int64]delivery.AccountID{},
-		owners:    map[delivery.AccountID]int64{},
+		owners:    map[delivery.AccountID]owner{},
 		campaigns: map[delivery.CampaignID]*campaign{},
 		campaignN: map[int64]*campaign{},
 		anyParked: true,
@@ -189,25 +197,34 @@ func (t *tx) accountID(n int64) (id delivery.AccountID, err error) {
 	return id, nil
 }
 
-// accountOwner is the number of the tenant that configured an account, 0 for a shared one, noOwner when it is gone.
-func (t *tx) accountOwner(id delivery.AccountID) (int64, error) {
-	if n, ok := t.owners[id]; ok {
-		return n, nil
+// accountOwner says who configured an account.
+func (t *tx) accountOwner(id delivery.AccountID) (owner, error) {
+	if o, ok := t.owners[id]; ok {
+		return o, nil
 	}
-	n := int64(noOwner)
-	_, err := one(t.conn, `SELECT tenant FROM accounts WHERE id = ?`, func(s *sqlite.Stmt) error {
-		n = s.ColumnInt64(0)
+	o := owner{tenant: noOwner}
+	_, err := one(t.conn, `SELECT tenant, channel FROM accounts WHERE id = ?`, func(s *sqlite.Stmt) error {
+		o.tenant, o.channel = s.ColumnInt64(0), delivery.Channel(s.ColumnInt64(1))
 		return nil
 	}, id[:])
 	if err != nil {
-		return 0, err
+		return o, err
 	}
-	t.owners[id] = n
-	return n, nil
+	t.owners[id] = o
+	return o, nil
 }
 
 // campaign finds a tenant's campaign by id, or gives ErrNotFound.
 func (t *tx) campaign(tn *tenant, id delivery.CampaignID) (*campaign, error) {
+	c, err := t.campaignByID(id)
+	if err == nil && c.tenant != tn.n {
+		err = fmt.Errorf("campaign %s: %w", id, store.ErrNotFound)
+	}
+	return c, err
+}
+
+// campaignByID finds a campaign of any tenant, or gives ErrNotFound.
+func (t *tx) campaignByID(id delivery.CampaignID) (*campaign, error) {
 	c := t.campaigns[id]
 	if c == nil {
 		var err error
@@ -215,7 +232,7 @@ func (t *tx) campaign(tn *tenant, id delivery.CampaignID) (*campaign, error) {
 			return nil, err
 		}
 	}
-	if c == nil || c.tenant != tn.n {
+	if c == nil {
 		return nil, fmt.Errorf("campaign %s: %w", id, store.ErrNotFound)
 	}
 	return c, nil
@@ -268,6 +285,19 @@ func (t *tx) count(r *row, from, to delivery.Status) {
 		k.status = from
 		t.tallies[k]--
 	}
+}
+
+// becomesReady notes that a message waits in its queue since this op.
+func (t *tx) becomesReady(tn *tenant, r *row) {
+	q := delivery.Queue{Tenant: tn.slug, Channel: r.channel, Lane: r.lane}
+	t.ready = append(t.ready, store.Ready{ID: r.id, Queue: q})
+}
+
+// takeReady returns what became ready since the last call.
+func (t *tx) takeReady() []store.Ready {
+	ready := t.ready
+	t.ready = nil
+	return ready
 }
 
 // flush writes what was gathered: ledger rows, tallies, quota counts.

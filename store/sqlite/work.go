@@ -2,8 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -13,7 +11,7 @@ import (
 )
 
 // The index messages_due holds every message that has something to do, by queue and due time. Queue 0 is what is under
-// a lease or ambiguous. DueQueues and NextDue skip through the index from queue to queue: their cost grows with the
+// a lease, ambiguous, or handed off with a leg's deadline. DueQueues and NextDue skip through the index from queue to queue: their cost grows with the
 // number of queues, not of messages.
 
 // nextQueue finds the first entry of the first queue after q.
@@ -138,124 +136,4 @@ func (s *Store) NextDue(ctx context.Context, sys store.System, now time.Time) (t
 			}
 		}
 	})
-}
-
-const (
-	wakeChunk = 512
-
-	heldFor        = `SELECT ` + rowColumns + ` FROM messages WHERE status = 3 AND reason = ?1 LIMIT ?2`
-	heldForAccount = `SELECT ` + rowColumns + ` FROM messages WHERE status = 3 AND reason = ?1 AND account = ?3 LIMIT ?2`
-	waitingOf      = `SELECT ` + rowColumns + ` FROM messages WHERE campaign = ? AND id > ? AND status BETWEEN 1 AND 4
-		ORDER BY id LIMIT ?`
-)
-
-// Wake puts messages held for reason back in their queues, due now. With neither campaign nor account it wakes all that
-// are held for the reason.
-func (s *Store) Wake(
-	ctx context.Context, sys store.System, now time.Time, reason string, campaign delivery.CampaignID,
-	account delivery.AccountID,
-) (int, error) {
-	if err := checkSystem(sys); err != nil {
-		return 0, err
-	}
-	if reason == "" {
-		return 0, errors.New("wake: no reason")
-	}
-	return write(ctx, s, wakeChunk, func(t *tx) (n int, err error) {
-		if !campaign.IsZero() {
-			c, err := t.loadCampaign(`SELECT n, id, tenant, state FROM campaigns WHERE id = ?`, campaign[:])
-			if err != nil {
-				return 0, err
-			}
-			if c == nil {
-				return 0, fmt.Errorf("campaign %s: %w", campaign, store.ErrNotFound)
-			}
-			if c.state == store.CampaignPaused && reason == store.ReasonCampaignPaused {
-				return 0, nil // they would be held again by the next claim
-			}
-			return t.wakeCampaign(c, now, reason)
-		}
-		// Every message leaves the index of held messages as it is woken, so the first page is always the next one.
-		held, args := heldFor, []any{reason, wakeChunk}
-		if account != (delivery.AccountID{}) {
-			nr, err := t.account(account)
-			if err != nil {
-				return 0, err
-			}
-			held, args = heldForAccount, append(args, nr)
-		}
-		for {
-			rows, err := t.rows(held, args...)
-			if err != nil || len(rows) == 0 {
-				return n, err
-			}
-			for _, r := range rows {
-				if err := t.wake(r, now); err != nil {
-					return n, err
-				}
-			}
-			n += len(rows)
-		}
-	})
-}
-
-// wakeCampaign wakes a campaign's messages that are held for reason.
-func (t *tx) wakeCampaign(c *campaign, now time.Time, reason string) (n int, err error) {
-	return t.eachWaiting(c, func(_ *tenant, r *row) (bool, error) {
-		if r.status != delivery.StatusHeld || r.reason != reason {
-			return false, nil
-		}
-		return true, t.wake(r, now)
-	})
-}
-
-func (t *tx) wake(r *row, now time.Time) error {
-	tn, err := t.tenantN(r.tenant)
-	if err != nil {
-		return err
-	}
-	if err := t.move(r, store.Millis(now), step{delivery.StatusQueued, delivery.ByPlan}); err != nil {
-		return err
-	}
-	f := delivery.Fact{Kind: delivery.FactReturned, At: now, Code: r.reason, Until: now}
-	r.due, r.reason, r.detail = store.Millis(now), "", ""
-	if err := t.record(tn, r, f); err != nil {
-		return err
-	}
-	return t.save(r)
-}
-
-// eachWaiting goes through a campaign's claimable messages in chunks, and counts those for which do says yes.
-func (t *tx) eachWaiting(c *campaign, do func(*tenant, *row) (bool, error)) (n int, err error) {
-	tn, err := t.tenantN(c.tenant)
-	if err != nil {
-		return 0, err
-	}
-	var last delivery.MessageID
-	for {
-		rows, err := t.rows(waitingOf, c.n, last[:], wakeChunk)
-		if err != nil || len(rows) == 0 {
-			return n, err
-		}
-		for _, r := range rows {
-			did, err := do(tn, r)
-			if err != nil {
-				return n, err
-			}
-			if did {
-				n++
-			}
-		}
-		last = rows[len(rows)-1].id
-	}
-}
-
-func (t *tx) rows(sql string, args ...any) (rows []*row, err error) {
-	err = query(t.conn, sql, func(s *sqlite.Stmt) error {
-		r := new(row)
-		scanRow(s, r)
-		rows = append(rows, r)
-		return nil
-	}, args...)
-	return rows, err
 }

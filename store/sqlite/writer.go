@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 
@@ -35,6 +36,9 @@ type op struct {
 	state atomic.Int32
 	err   error
 	done  chan struct{}
+
+	since         time.Time // of a waiting op; guarded by the line's lock, as its neighbours
+	before, after *op
 }
 
 const (
@@ -49,6 +53,8 @@ type writer struct {
 	log  *slog.Logger
 	ops  chan *op
 	done chan struct{}
+
+	waiting line
 	// failing keeps a full disk from filling the log: only the first failure and the recovery are logged.
 	failing bool
 }
@@ -64,10 +70,16 @@ func startWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
 	return w
 }
 
-// stop ends the writer after the ops that are queued, and closes its connection. No call may be running.
-func (w *writer) stop() error {
+// stop ends the writer after the ops that are queued, keeps the latest time seen, and closes its connection. No call
+// may be running.
+func (w *writer) stop(seen time.Time) error {
 	close(w.ops)
 	<-w.done
+	if !seen.IsZero() {
+		if err := exec(w.conn, keepSeen, seen); err != nil {
+			w.log.Warn("the latest time cannot be stored", "error", err)
+		}
+	}
 	// Empties the log, so that the directory holds one file. A failure costs only that.
 	if err := exec(w.conn, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 		w.log.Warn("checkpoint at close failed", "error", err)
@@ -90,15 +102,18 @@ func write[T any](ctx context.Context, s *Store, rows int, f func(*tx) (T, error
 		result, err = f(t)
 		return err
 	}}
+	s.writer.waiting.join(o, s.now())
 	select {
 	case s.writer.ops <- o:
 	case <-ctx.Done():
+		s.writer.waiting.leave(o)
 		return out, ctx.Err()
 	}
 	select {
 	case <-o.done:
 	case <-ctx.Done():
 		if o.state.CompareAndSwap(opWaiting, opGivenUp) {
+			s.writer.waiting.leave(o)
 			return out, ctx.Err()
 		}
 		<-o.done
@@ -113,6 +128,7 @@ func (w *writer) group(next *op) {
 	rows := 0
 	for next != nil && failed == nil {
 		if next.state.CompareAndSwap(opWaiting, opStarted) {
+			w.waiting.leave(next)
 			if len(ran) == 0 {
 				if err := exec(w.conn, "BEGIN IMMEDIATE"); err != nil {
 					w.answer([]*op{next}, w.unavailable(err))
@@ -161,7 +177,7 @@ func (w *writer) run(o *op) (failed error) {
 			failed = o.err
 		}
 	}()
-	w.tx.wrote = false
+	w.tx.wrote, w.tx.ready = false, nil
 	o.err = o.run(w.tx)
 	switch {
 	case o.err == nil:

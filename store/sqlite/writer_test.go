@@ -243,8 +243,12 @@ func TestHotStatementsUseIndexes(t *testing.T) {
 		heldFor:        "messages_held (reason=?)",
 		heldForAccount: "messages_held (reason=? AND account=?)",
 		ledgerFrom:     "ledger_tenant (tenant=? AND seq>?)",
-		pageQuery("m.tenant = ?", "m.id < ?", "m.status = ?"):                             "messages_tenant (tenant=? AND id<?)",
-		pageQuery("+m.tenant = ?", "m.campaign = (SELECT n FROM campaigns WHERE id = ?)"): "messages_campaign (campaign=?)",
+		unmatchedOf:    "parked USING PRIMARY KEY (account=? AND (ref,digest)>(?,?))",
+		lineFirst:      "ordered USING PRIMARY KEY (tenant=? AND channel=? AND recipient=? AND ordering_key=?)",
+		pageQuery(byDead, "d.tenant = ?", "d.id < ?", "m.status = ?"):     "d USING PRIMARY KEY (tenant=? AND id<?)",
+		pageQuery(byMessages, "m.tenant = ?", "m.id < ?", "m.status = ?"): "messages_tenant (tenant=? AND id<?)",
+		pageQuery(byMessages, "+m.tenant = ?",
+			"m.campaign = (SELECT n FROM campaigns WHERE id = ?)"): "messages_campaign (campaign=?)",
 	} {
 		plan := ""
 		require.NoError(t, query(conn, "EXPLAIN QUERY PLAN "+sql, func(st *sqlite.Stmt) error {

@@ -89,23 +89,37 @@ var settleTests = []sentence{
 		k.is(k.settle(o), store.Settled{Status: delivery.StatusSent}, "the second")
 		k.is(k.message(c.ID).Attempts, 1, "attempts")
 	}},
-	{"an ambiguous message is settled only by plan", func(k *kit) {
+	{"an ambiguous message is settled by plan, or by the answer that came after all while nobody has it", func(k *kit) {
+		for _, end := range []delivery.Status{delivery.StatusSent, delivery.StatusFailed, delivery.StatusDeferred} {
+			c := k.claimed()
+			doubt := store.Outcome{ID: c.ID, Epoch: 1, Status: delivery.StatusAmbiguous, Reason: "lease_ended",
+				Until: k.now.Add(time.Minute), Attempted: true, Writer: delivery.ByPlan}
+			k.settle(doubt)
+			answer := store.Outcome{ID: c.ID, Epoch: 1, Status: end, Account: account, ProviderID: "x", Reason: "r",
+				Until: k.now.Add(time.Hour), Attempted: true}
+			k.is(k.settle(answer), store.Settled{Applied: true, Status: end}, "the answer after all")
+			m := k.message(c.ID)
+			k.is([]any{m.Attempts, m.PossibleDuplicate}, []any{1, false}, "it counts once")
+		}
+	}},
+	{"an answer that came after its doubt was settled is kept as a fact", func(k *kit) {
 		c := k.claimed()
 		k.settle(store.Outcome{ID: c.ID, Epoch: 1, Status: delivery.StatusAmbiguous, Reason: "timeout",
 			Until: k.now.Add(time.Minute), Attempted: true})
-		got := k.settle(store.Outcome{ID: c.ID, Epoch: 1, Status: delivery.StatusSent, Account: account, ProviderID: "x"})
-		k.is(got, store.Settled{Status: delivery.StatusAmbiguous}, "the worker's second answer is late")
+		k.is(k.settle(store.Outcome{ID: c.ID, Epoch: 1, Status: delivery.StatusHeld, Reason: "r", Until: k.now}),
+			store.Settled{Status: delivery.StatusAmbiguous}, "what says nothing of the attempt changes nothing")
 		k.tick(time.Minute)
-		got = k.settle(store.Outcome{ID: c.ID, Epoch: 1, Writer: delivery.ByPlan, Status: delivery.StatusQueued,
+		got := k.settle(store.Outcome{ID: c.ID, Epoch: 1, Writer: delivery.ByPlan, Status: delivery.StatusQueued,
 			Reason: "redelivery",
 			Until:  k.now, Duplicate: true})
 		k.is(got, store.Settled{Applied: true, Status: delivery.StatusQueued}, "plan queues it again")
+		got = k.settle(store.Outcome{ID: c.ID, Epoch: 1, Status: delivery.StatusSent, Account: account, ProviderID: "x"})
+		k.is(got, store.Settled{Status: delivery.StatusQueued}, "the worker's answer is late")
 		again := k.claim(c.ID)
 		k.is(again[0].PossibleDuplicate, true, "every later attempt is a possible duplicate")
 		k.is(k.message(c.ID).PossibleDuplicate, true, "and so is the message")
 		k.is(k.kinds(c.ID), []delivery.FactKind{delivery.FactAccepted, delivery.FactClaimed, delivery.FactAmbiguous,
-			delivery.FactLate,
-			delivery.FactRedelivery, delivery.FactClaimed}, "facts")
+			delivery.FactLate, delivery.FactRedelivery, delivery.FactLate, delivery.FactClaimed}, "facts")
 	}},
 	{"an ambiguous message may end as unknown or sent", func(k *kit) {
 		for _, end := range []delivery.Status{delivery.StatusUnknown, delivery.StatusFailed, delivery.StatusSent} {

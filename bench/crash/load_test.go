@@ -1,0 +1,364 @@
+//go:build unix
+
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/msgctl/msgctl/sdk"
+)
+
+// The load of a lab: clients that never give up over an error, because an engine that dies is what they are here for.
+const (
+	singles       = 4     // clients with a message at a time
+	batches       = 2     // clients with many at a time
+	batchRows     = 60    // of a batch
+	audience      = 400   // people of a campaign
+	backlog       = 3_000 // messages that may be asked for and not taken yet
+	againAfter    = 20 * time.Millisecond
+	repeatOneIn   = 16 // answered requests are repeated, to see that nothing is made twice
+	campaignPause = 200 * time.Millisecond
+)
+
+// load is clients of every kind that work on one engine until they are told to stop. No two messages have the same
+// recipient, so that witnesses can be joined by address.
+type load struct {
+	l    *lab
+	stop chan struct{}
+	wg   sync.WaitGroup
+
+	people   atomic.Int64 // who has been written to
+	asked    atomic.Int64 // messages
+	taken    atomic.Int64 // as far as the ledger was read
+	answered atomic.Int64 // requests
+	broken   atomic.Int64 // tries without an answer
+	repeated atomic.Int64 // requests that were answered twice
+
+	mu        sync.Mutex
+	requests  []Request
+	campaigns []string
+}
+
+// newLoad starts the clients.
+func (l *lab) newLoad() *load {
+	l.t.Helper()
+	l.templates()
+	d := &load{l: l, stop: make(chan struct{})}
+	for i := range singles + batches {
+		c := &loader{
+			load: d, name: fmt.Sprintf("client%d", i), rows: 1, client: d.client(), rnd: rand.New(rand.NewPCG(l.rnd.Uint64(), 0)),
+		}
+		if i >= singles {
+			c.rows = batchRows
+		}
+		d.wg.Go(c.run)
+	}
+	client := d.client()
+	d.wg.Go(func() { d.campaign(client) })
+	return d
+}
+
+// client makes an SDK client that fails at once, so that the load follows an engine that is back without delay.
+func (d *load) client() *sdk.Client {
+	c := sdk.New(sdk.WithURL(d.l.url()), sdk.WithKey(d.l.key), sdk.WithMaxRetries(0), sdk.WithTryTimeout(10*time.Second))
+	d.l.t.Cleanup(c.Close)
+	return c
+}
+
+// next returns n people nobody has written to, as soon as few enough messages wait; nil when it is time to stop.
+func (d *load) next(n int) []Request {
+	for d.asked.Load()-d.taken.Load() > backlog {
+		if !d.pause(againAfter) {
+			return nil
+		}
+	}
+	select {
+	case <-d.stop:
+		return nil
+	case <-d.l.ctx.Done():
+		return nil
+	default:
+	}
+	last := int(d.people.Add(int64(n)))
+	out := make([]Request, n)
+	for i := range out {
+		out[i].Address = person(last - n + i)
+	}
+	d.asked.Add(int64(n))
+	return out
+}
+
+// pause lets time pass; false when it is time to stop.
+func (d *load) pause(t time.Duration) bool {
+	select {
+	case <-time.After(t):
+		return true
+	case <-d.stop:
+		return false
+	case <-d.l.ctx.Done():
+		return false
+	}
+}
+
+// insist repeats a call until it is answered well. It returns false when that can never be: the lab's time is over, or
+// the engine refuses the request for good.
+func (d *load) insist(what string, call func() error) bool {
+	for {
+		err := call()
+		if err == nil {
+			d.answered.Add(1)
+			return true
+		}
+		d.broken.Add(1)
+		var problem *sdk.Error
+		if errors.As(err, &problem) && !problem.Retryable() {
+			d.l.t.Errorf("%s is refused: %v", what, err)
+			return false
+		}
+		select {
+		case <-time.After(againAfter):
+		case <-d.l.ctx.Done():
+			d.l.t.Errorf("%s: %v", what, err)
+			return false
+		}
+	}
+}
+
+// done notes what has been asked for.
+func (d *load) done(r []Request) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.requests = append(d.requests, r...)
+}
+
+// loader makes idempotent requests one after the other, each repeated until it is answered.
+type loader struct {
+	*load
+	name   string
+	rows   int // of a request; 1 = a single message
+	client *sdk.Client
+	rnd    *rand.Rand
+}
+
+func (c *loader) run() {
+	for n := 0; ; n++ {
+		r := c.next(c.rows)
+		if r == nil {
+			return
+		}
+		key := fmt.Sprintf("%s-%d", c.name, n)
+		if !c.insist(key, func() (err error) { return c.send(key, r) }) {
+			return
+		}
+		c.done(r)
+		if c.rnd.IntN(repeatOneIn) != 0 {
+			continue
+		}
+		again := slices.Clone(r)
+		if !c.insist(key, func() error { return c.send(key, again) }) {
+			return
+		}
+		c.repeated.Add(1)
+		if !slices.Equal(r, again) {
+			c.l.t.Errorf("the answer to %s has changed: %v, then %v", key, r, again)
+		}
+	}
+}
+
+// send makes a request and notes the ids.
+func (c *loader) send(key string, r []Request) error {
+	ctx := c.l.ctx
+	if c.rows == 1 {
+		m, err := c.client.Send(ctx, c.l.message(r[0].Address, key), sdk.IdempotencyKey(key))
+		if err == nil {
+			r[0].ID = m.ID
+		}
+		return err
+	}
+	rows := func(yield func(sdk.Sendable) bool) {
+		for i := range r {
+			if !yield(c.l.message(r[i].Address, fmt.Sprintf("%s-%d", key, i))) {
+				return
+			}
+		}
+	}
+	return sendAll(ctx, c.client, key, rows, r)
+}
+
+// sendAll makes a run of messages and notes the ids.
+func sendAll(ctx context.Context, c *sdk.Client, key string, rows func(func(sdk.Sendable) bool), r []Request) error {
+	n := 0
+	for row, err := range c.SendAll(ctx, rows, sdk.Resume(key)) {
+		if err != nil {
+			return err
+		}
+		if row.Error != nil {
+			return row.Error
+		}
+		r[n].ID = row.ID
+		n++
+	}
+	if n != len(r) {
+		return fmt.Errorf("%d rows were answered of %d", n, len(r))
+	}
+	return nil
+}
+
+// message writes to an address.
+func (l *lab) message(to Address, ref string) sdk.Sendable {
+	var m sdk.Sendable
+	switch to.Channel {
+	case "sms":
+		m = sdk.SMS{To: to.To, Text: "Hello"}
+	case "whatsapp":
+		m = sdk.WhatsApp{To: to.To, Text: "Hello"}
+	case "email":
+		m = sdk.Email{To: to.To, Subject: "Hello", Text: "Hello"}
+	default:
+		m = sdk.Hook{URL: l.sim.at.HTTP + to.To, Event: "greeting", Data: map[string]string{"name": "Ada"}}
+	}
+	return sdk.With(m, sdk.Ref(ref))
+}
+
+// campaign runs campaigns one after the other. Their calls have no idempotency keys: after an answer that was lost it
+// looks what has become of the call.
+func (d *load) campaign(c *sdk.Client) {
+	ctx := d.l.ctx
+	for n := 0; ; n++ {
+		people := d.next(audience)
+		if people == nil {
+			return
+		}
+		name := fmt.Sprintf("load-%d", n)
+		ok := d.insist("the import of "+name, func() error {
+			_, err := c.Audiences.Import(ctx, name, d.l.rows(people), sdk.ImportOptions{})
+			if err == nil {
+				return nil
+			}
+			a, look := c.Audiences.Get(ctx, name)
+			switch {
+			case look == nil && a.Ready && a.People == len(people):
+				return nil
+			case errors.Is(err, sdk.ErrConflict) && (look != nil || !a.Ready): // the first try is still being undone
+				return fmt.Errorf("%w: the audience is not ready", sdk.ErrUnavailable)
+			}
+			return err
+		}) && d.insist("campaign "+name, func() error {
+			if _, err := c.Campaigns.Create(ctx, campaignRequest(name)); err != nil && !errors.Is(err, sdk.ErrConflict) {
+				return err
+			}
+			return nil
+		}) && d.insist("the start of "+name, func() error {
+			_, err := c.Campaigns.Start(ctx, name)
+			if got, look := c.Campaigns.Get(ctx, name); look == nil && got.State != "draft" {
+				return nil
+			}
+			return err
+		})
+		if !ok {
+			return
+		}
+		d.done(people)
+		d.mu.Lock()
+		d.campaigns = append(d.campaigns, name)
+		d.mu.Unlock()
+		for d.pause(campaignPause) {
+			if got, err := c.Campaigns.Get(ctx, name); err == nil && got.State == "completed" {
+				break
+			}
+		}
+	}
+}
+
+// look reads the ledger.
+func (d *load) look() []sighting {
+	seen := d.l.sim.seen()
+	d.taken.Store(int64(len(seen)))
+	return seen
+}
+
+// watch lets t pass, and keeps an eye on the ledger.
+func (d *load) watch(t time.Duration) {
+	for end := time.Now().Add(t); ; {
+		d.look()
+		left := time.Until(end)
+		if left <= 0 {
+			return
+		}
+		d.l.pause(min(left, 10*time.Millisecond))
+	}
+}
+
+// resumed waits until the engine that runs hands something over, and returns how long that took from its start.
+func (d *load) resumed(before int) (took time.Duration) {
+	d.l.t.Helper()
+	// What the dead engine had put on the wire is still read for a moment; no engine is that quick to open its store.
+	const leftovers = 20 * time.Millisecond
+	d.l.until("the next engine sends", 5*time.Millisecond, func() bool {
+		if d.l.engine.ended() {
+			d.l.FailNow("the engine ended", "%s", tail(d.l.log, 10))
+		}
+		for _, s := range d.look()[before:] {
+			if took = s.At.Sub(d.l.engine.began); took > leftovers {
+				return true
+			}
+		}
+		return false
+	})
+	return took
+}
+
+// finish stops the clients, waits until all they asked for is done, and returns what the witnesses say.
+func (d *load) finish() History {
+	l := d.l
+	l.t.Helper()
+	close(d.stop)
+	done := make(chan struct{})
+	go func() { d.wg.Wait(); close(done) }()
+	l.until("the clients are answered", 10*time.Millisecond, func() bool {
+		d.look()
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	l.False(l.t.Failed(), "a client was refused")
+	l.until("every campaign is completed", 50*time.Millisecond, func() bool {
+		d.look()
+		for len(d.campaigns) > 0 {
+			got, err := l.client.Campaigns.Get(l.ctx, d.campaigns[0])
+			if err != nil || got.State != "completed" {
+				return false
+			}
+			d.campaigns = d.campaigns[1:]
+		}
+		return true
+	})
+	l.untilNothingWaits(func() { d.look() })
+	l.audit()
+	return History{Asked: d.requests, Messages: l.records(sdk.MessageQuery{}), Taken: taken(d.look())}
+}
+
+// untilNothingWaits waits until no message of the tenant has anything to wait for but receipts.
+func (l *lab) untilNothingWaits(meanwhile func()) {
+	l.t.Helper()
+	l.until("every message is sent", 50*time.Millisecond, func() bool {
+		meanwhile()
+		for _, s := range []sdk.Status{sdk.Scheduled, sdk.Queued, sdk.Sending, sdk.Deferred, sdk.Held, sdk.Ambiguous} {
+			p, err := l.client.Messages.Page(l.ctx, sdk.MessageQuery{Status: s, Limit: 1})
+			if err != nil || len(p.Data) > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}

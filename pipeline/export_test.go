@@ -1,0 +1,35 @@
+package pipeline
+
+import (
+	"context"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/routing"
+)
+
+// Report hands in receipts as the connector of an account does.
+func (p *Pipeline) Report(ctx context.Context, a *routing.Account, receipts []delivery.Receipt) error {
+	return sink{p, a}.Receipts(ctx, receipts)
+}
+
+// Still reports whether nothing is left to do now but to wait for the answers of the given number of attempts.
+func (p *Pipeline) Still(ctx context.Context, underWay int) (bool, error) {
+	now := p.clock.Now()
+	idle := func() bool {
+		return p.hints.idle() && p.planner.idle(underWay) && p.recorder.idle() && p.waking.Load() == 0
+	}
+	if !idle() {
+		return false, nil
+	}
+	due, err := p.store.DueQueues(ctx, system, now)
+	if err != nil || len(due) > 0 {
+		return false, err
+	}
+	overdue, err := p.store.Overdue(ctx, system, now, "", 1)
+	return len(overdue) == 0 && idle(), err
+}
+
+// Heard hands in what people wrote as the connector of an account does.
+func (p *Pipeline) Heard(ctx context.Context, a *routing.Account, inbound []delivery.Inbound) error {
+	return sink{p, a}.Inbound(ctx, inbound)
+}
