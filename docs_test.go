@@ -350,6 +350,7 @@ func TestDocsCommandsParse(t *testing.T) {
 	for _, planted := range []string{"msgctl sned sms", "msgctl message explian x", "msgctl send sms +1 hi --wiat", "engine --no-such"} {
 		require.NotEmpty(t, wrong(dir, commands(planted)[0]), "%s passes", planted)
 	}
+	t.Run("marked ones work", func(t *testing.T) { runMarked(t, dir) })
 }
 
 // wrong says what a program does not know of a command, by its help.

@@ -29,6 +29,7 @@ type deadLetterIn struct {
 	IDs    []string  `json:"ids"`
 	Filter *filterIn `json:"filter"`
 	TTL    string    `json:"ttl"`
+	Before string    `json:"before"`
 }
 
 // dead says which statuses a dead letter may have: it ended without a hand-off that anybody knows of.
@@ -112,6 +113,8 @@ func (c *call) deadLetterBody() (in deadLetterIn, err error) {
 	switch {
 	case len(in.IDs) > 0 && in.Filter != nil:
 		err = failAt("/filter", "field_not_allowed", "give ids or a filter, not both")
+	case in.Before != "" && in.Filter == nil:
+		err = failAt("/before", "field_not_allowed", "before belongs to a filter")
 	case len(in.IDs) == 0 && in.Filter == nil:
 		err = failAt("/ids", "field_required", "say which: give ids, or a filter ({} = all dead letters)")
 	case len(in.IDs) > maxDeadLetters:
@@ -145,7 +148,9 @@ func (c *call) moveDeadLetters(in deadLetterIn, move func([]delivery.MessageID) 
 		}
 	}
 	// When nothing could be moved, somebody else is at it: to say that there is more would send a caller round for ever.
-	out.More = more && out.Done > 0
+	if out.More = more && out.Done > 0; out.More {
+		out.Next = ids[len(ids)-1].String()
+	}
 	return c.json(http.StatusOK, out)
 }
 
@@ -172,10 +177,15 @@ func (c *call) deadLetterIDs(in deadLetterIn) (ids []delivery.MessageID, more bo
 	if err != nil {
 		return nil, false, err
 	}
+	if in.Before != "" {
+		if q.Before, err = delivery.ParseMessageID(in.Before); err != nil {
+			return nil, false, failAt("/before", "invalid_value", "%s is no message's id: give the next of the call before", quoted(in.Before))
+		}
+	}
 	rows, more, err := slice(maxDeadLetters, func(n int, last *store.Message) ([]store.Message, error) {
 		q.Limit = n
 		if last != nil {
-			q.Before = last.ID
+			q.Before = last.ID // the rows go on below it
 		}
 		return c.a.Store.DeadLetters(c.ctx(), c.tenant, q)
 	})

@@ -170,9 +170,14 @@ func TestDeadLetterFilters(t *testing.T) {
 func TestDeadLetterRetry(t *testing.T) {
 	for total, calls := range map[int][]int{0: {0}, 999: {999}, 1000: {1000}, 1001: {1000, 1}, 2500: {1000, 1000, 500}} {
 		r, g, h := buried(t, total)
+		before := ""
 		for i, want := range calls {
-			out := r.dlq(t, "retry", `{"filter":{},"ttl":"2h"}`)
+			out := r.dlq(t, "retry", fmt.Sprintf(`{"filter":{},"ttl":"2h"%s}`, before))
+			next := out.Next
+			out.Next = ""
 			require.Equal(t, sdk.DeadLetterResult{Done: want, More: i < len(calls)-1}, out, "of %d", total)
+			require.Equal(t, out.More, next != "")
+			before = fmt.Sprintf(`,"before":%q`, next)
 		}
 		require.Empty(t, g.dead)
 		require.LessOrEqual(t, g.largest, maxDeadLetters)
@@ -216,6 +221,19 @@ func TestDeadLettersThatStay(t *testing.T) {
 	out := r.dlq(t, "retry", `{"filter":{}}`)
 	require.Len(t, out.Skipped, 1000)
 	require.False(t, out.More)
+}
+
+// A message that fails again while the caller works through the others is not met twice.
+func TestDeadLettersGoOnBelowTheLast(t *testing.T) {
+	r, g, _ := buried(t, 1200)
+	newest := g.dead[0]
+	first := r.dlq(t, "retry", `{"filter":{}}`)
+	require.Equal(t, 1000, first.Done)
+	g.dead = append([]store.Message{newest}, g.dead...) // it has failed again
+	second := r.dlq(t, "retry", fmt.Sprintf(`{"filter":{},"before":%q}`, first.Next))
+	require.Equal(t, 200, second.Done)
+	require.False(t, second.More)
+	require.Len(t, g.dead, 1)
 }
 
 func TestBadDeadLetters(t *testing.T) {

@@ -77,12 +77,26 @@ func cancelMessage(c *call) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return noMessage()
-	case errors.Is(err, store.ErrConflict) && status != delivery.StatusCanceled:
-		return fail("too_late", "the message is %s: only a message that still waits can be canceled", status)
 	case err != nil && !errors.Is(err, store.ErrConflict):
 		return err
 	}
-	return getMessage(c)
+	m, readErr := c.stored()
+	if readErr != nil {
+		return readErr
+	}
+	if m.OrderingKey != "" && c.a.Hints != nil { // whoever waited for it may go
+		c.a.Hints.Hint(delivery.Queue{Tenant: c.tenant, Channel: m.Channel, Lane: m.Lane}, nil)
+	}
+	if err == nil || status == delivery.StatusCanceled {
+		return getMessage(c)
+	}
+	switch stopped := m.Reason == store.ReasonCanceled; {
+	case stopped && status == delivery.StatusUnknown:
+		return fail("too_late", "the message is stopped, and the person may have it: an attempt had ended without an answer")
+	case stopped:
+		return fail("too_late", "what was still to go is stopped; the message is %s, because an earlier way had been handed off", status)
+	}
+	return fail("too_late", "the message is %s: only a message that still waits can be canceled", status)
 }
 
 // listMessages returns a page of messages, newest first.

@@ -259,7 +259,8 @@ func (b *bench) beside(ctx context.Context, t *table, n int, d time.Duration, ra
 
 	urgent := func(int) string { return `,"lane":"urgent"` }
 	send := func(d time.Duration) (beat, error) { return b.steadily(ctx, bank, d, noisyEvery, 1, urgent) }
-	if _, err := send(time.Second); err != nil { // so that connections are there
+	warm, err := send(min(d, time.Second)) // so that connections are there
+	if err != nil {
 		return err
 	}
 	alone, err := send(d)
@@ -307,8 +308,9 @@ func (b *bench) beside(ctx context.Context, t *table, n int, d time.Duration, ra
 	if rate > 0 {
 		account = fmt.Sprintf("%g per second", rate)
 	}
-	own := int(d/tick+noisyEvery-1) / noisyEvery
-	b.say("noisy, %s: %d of the blast were sent before and %d while it was measured", account, before-own*2, sent-before-own)
+	before -= warm.n + alone.n + accepting.n
+	sent -= warm.n + alone.n + accepting.n + sending.n
+	b.say("noisy, %s: %d of the blast were sent before and %d while it was measured", account, before, sent-before)
 	var p50, p99 float64
 	for _, l := range []struct {
 		name string
@@ -328,7 +330,7 @@ func (b *bench) beside(ctx context.Context, t *table, n int, d time.Duration, ra
 		}
 		left := ""
 		if l.name == "blast is sent" {
-			left = fmt.Sprint(max(0, n-(sent-3*own-20)))
+			left = fmt.Sprint(n - sent)
 		}
 		t.add(account, l.name, half, slow, half/p50, slow/p99, slow-p99, verdict, left)
 	}

@@ -53,7 +53,7 @@ func (b *bench) faults(ctx context.Context) (err error) {
 	}
 	via := func(i int) string { return `,"connector":"` + providers[i] + `"` }
 	send := func(d time.Duration) (beat, error) { return b.steadily(ctx, e, d, faultEvery, len(providers), via) }
-	if _, err := send(time.Second); err != nil { // so that connections are there
+	if _, err := send(min(d, time.Second)); err != nil { // so that connections are there
 		return err
 	}
 	trouble := make(chan error, 1)
@@ -82,7 +82,8 @@ func (s simulated) troubled(ctx context.Context, from, to time.Time) error {
 	var client http.Client
 	defer client.CloseIdleConnections()
 	tell := func(what string, args url.Values) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/sim/accounts/"+what+"?"+args.Encode(), http.NoBody)
+		at := s.URL + "/sim/accounts/" + what + "?" + args.Encode()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, at, http.NoBody)
 		if err != nil {
 			return err
 		}
@@ -188,15 +189,17 @@ func most(at []time.Time, window time.Duration) (n int) {
 	return n
 }
 
-// perSecond counts the times of each second, at most a number of seconds.
+// perSecond counts the times of each second from the first on, at most of a number of seconds. The times are sorted.
 func perSecond(at []time.Time, seconds int) string {
 	var list []string
-	for n := 0; len(at) > 0 && len(list) < seconds; at = at[n:] {
-		end := at[0].Truncate(time.Microsecond).Add(time.Second)
-		if n = slices.IndexFunc(at, func(t time.Time) bool { return !t.Before(end) }); n < 0 {
+	for start := at; len(at) > 0 && len(list) < seconds; {
+		end := start[0].Add(time.Duration(len(list)+1) * time.Second)
+		n := slices.IndexFunc(at, func(t time.Time) bool { return !t.Before(end) })
+		if n < 0 {
 			n = len(at)
 		}
 		list = append(list, strconv.Itoa(n))
+		at = at[n:]
 	}
 	if len(at) > 0 {
 		list = append(list, "…")

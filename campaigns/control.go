@@ -111,7 +111,7 @@ func (s *Service) move(ctx context.Context, action string, c store.Campaign, to 
 	if to != store.CampaignRunning {
 		s.release(c.ID)
 	}
-	s.Log.Info("campaign moved", "action", action, "tenant", c.Tenant, "campaign", c.ID, "from", was, "to", to)
+	s.Log.Info("campaign moved", "action", action, "tenant", c.Tenant, "campaign", c.ID.String(), "from", was, "to", to)
 	return moved, nil
 }
 

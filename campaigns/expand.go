@@ -166,7 +166,7 @@ func (s *Service) advance(ctx context.Context, c store.Campaign, now time.Time) 
 		from := []store.CampaignState{store.CampaignRunning}
 		_, err := s.Store.MoveCampaign(ctx, c.Tenant, c, from, store.CampaignCompleted, now)
 		if err == nil {
-			s.Log.Info("campaign completed", "tenant", c.Tenant, "campaign", c.ID)
+			s.Log.Info("campaign completed", "tenant", c.Tenant, "campaign", c.ID.String())
 		}
 		return err == nil, err
 	}
@@ -337,7 +337,7 @@ func (s *Service) hold(c store.Campaign, h Held, err error) {
 	s.held[c.ID] = h
 	s.mu.Unlock()
 	if was.Reason != h.Reason {
-		s.Log.Warn("campaign is held", "tenant", c.Tenant, "campaign", c.ID, "reason", h.Reason, "until", h.Until,
+		s.Log.Warn("campaign is held", "tenant", c.Tenant, "campaign", c.ID.String(), "reason", h.Reason, "until", h.Until,
 			"err", err)
 	}
 }

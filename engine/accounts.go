@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"sync"
 	"time"
 
 	"github.com/msgctl/msgctl/connectors"
 	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/pipeline"
 	"github.com/msgctl/msgctl/routing"
 	"github.com/msgctl/msgctl/store"
 	"github.com/msgctl/msgctl/vault"
@@ -38,14 +40,8 @@ func (e *Engine) ConnectorsChanged(ctx context.Context) {
 	}
 }
 
-// TenantChanged makes the running engine follow a tenant's limits, routes and policy. It is called after each change,
-// which is in the store by then: see ConnectorsChanged.
-func (e *Engine) TenantChanged(ctx context.Context, id delivery.TenantID) {
-	e.pipeline.TenantChanged(id)
-	if err := e.wakeUnrouted(context.WithoutCancel(ctx)); err != nil {
-		e.log.Error("messages that wait for a connector look again when their time comes", "err", err)
-	}
-}
+// TenantChanged makes the running engine follow a tenant's limits, routes and policy.
+func (e *Engine) TenantChanged(_ context.Context, id delivery.TenantID) { e.pipeline.TenantChanged(id) }
 
 // Suppressed makes the running engine refuse addresses that it has claimed messages for.
 func (e *Engine) Suppressed(id delivery.TenantID) { e.pipeline.Suppressed(id) }
@@ -65,7 +61,7 @@ func (e *Engine) loadAccounts(ctx context.Context) error {
 	changed := false
 	for _, row := range rows {
 		have, ok := a.open[row.ID]
-		if !ok || !have.row.UpdatedAt.Equal(row.UpdatedAt) || have.row.Paused != row.Paused {
+		if !ok || !reflect.DeepEqual(have.row, row) { // two changes may come within one tick of the clock
 			opened, err := e.openAccount(ctx, row)
 			if err != nil {
 				e.log.Error("a connector account cannot be opened", "tenant", string(row.Tenant), "connector", row.Name, "err", err)
@@ -88,9 +84,7 @@ func (e *Engine) loadAccounts(ctx context.Context) error {
 
 // wakeUnrouted makes every message look again that has found no connector to go by.
 func (e *Engine) wakeUnrouted(ctx context.Context) error {
-	for _, reason := range []string{
-		routing.ReasonNoConnector, routing.ReasonConnectorPaused, routing.ReasonConnectorDown, routing.ReasonInDoubt,
-	} {
+	for _, reason := range pipeline.Unrouted {
 		if err := e.pipeline.Wake(ctx, reason); err != nil {
 			return err
 		}

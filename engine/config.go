@@ -17,6 +17,9 @@ import (
 // DefaultListen is where the server listens when nothing else is said.
 const DefaultListen = "127.0.0.1:8020"
 
+// minLease leaves a worker time to begin: below it every claim would run out in its queue.
+const minLease = 100 * time.Millisecond
+
 // Config says how an engine runs. The zero Config with a Dir is a good embedded engine that does not listen.
 type Config struct {
 	// Dir holds the database, the master key, the attempt journal and rejected rows. It is made when it is not there.
@@ -37,6 +40,9 @@ type Config struct {
 	RetryJitter *float64 `yaml:"retry_jitter"`
 	// DrainTimeout bounds how long Shutdown waits for attempts under way; 0 = 30 s.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
+	// Lease is how long a worker may keep a message before it counts as lost, at least 100 ms; 0 = 1 min. It is never less
+	// than twice the longest timeout of a connector. For slow providers, and for tests.
+	Lease time.Duration `yaml:"lease"`
 	// Admission bounds what the API takes on at once.
 	Admission AdmissionConfig `yaml:"admission"`
 	// Log says what is logged by a server; an embedder passes Logger instead.
@@ -113,6 +119,9 @@ func (c *Config) Check() error {
 	}
 	if c.DrainTimeout < 0 {
 		return fmt.Errorf("configuration: drain_timeout: %s is negative", c.DrainTimeout)
+	}
+	if c.Lease != 0 && c.Lease < minLease {
+		return fmt.Errorf("configuration: lease: %s is too short: use at least %s", c.Lease, minLease)
 	}
 	if err := c.Admission.check(); err != nil {
 		return err

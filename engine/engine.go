@@ -101,6 +101,7 @@ func New(cfg Config, kinds ...connectors.Kind) (_ *Engine, err error) {
 		Store: e.store, Limiter: memory.New(), Templates: templates.NewCache(4096), Router: e.router,
 		Publish: e.broker, Subscribe: e.broker, Clock: cfg.Clock, Log: cfg.Logger, Metrics: metrics,
 		Node: "embedded", Dir: filepath.Join(cfg.Dir, "journal"), Retry: cfg.Retry, Jitter: cfg.RetryJitter,
+		Lease: cfg.Lease,
 	})
 	if err != nil {
 		return nil, err

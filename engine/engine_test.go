@@ -135,6 +135,7 @@ func TestReadConfig(t *testing.T) {
 		"bad jitter":    {"retry_jitter: 1.5\n", "retry_jitter"},
 		"no number":     {"retry_jitter: .nan\n", "retry_jitter"},
 		"negative":      {"drain_timeout: -1s\n", "drain_timeout"},
+		"short lease":   {"lease: 5ms\n", "lease"},
 		"empty dir":     {"dir: \"\"\n", "dir"},
 		"not yaml":      {"dir: {\n", "engine.yaml"},
 		"key twice":     {"dir: a\ndir: b\n", "dir"},

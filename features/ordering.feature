@@ -23,7 +23,8 @@ Feature: Order
       Given the SMS connector is paused
       When "acme" sends 5 messages to "+12025550100" by SMS in order "invoice-7"
       And the engine restarts
-      And the SMS connector is resumed
+      Then the message "Message 1" becomes held because "connector_paused"
+      When the SMS connector is resumed
       Then "+12025550100" shows all 5 in order
 
   Rule: A message that waits holds up its own key and nothing else
@@ -71,3 +72,17 @@ Feature: Order
       And 11 minutes pass
       Then the message "One" becomes expired
       And the message "Two" becomes deferred
+
+    Scenario: The first is canceled, the next goes at once
+      When "acme" sends "One" to "+12025550100" by SMS at "10:00" in order "invoice-7"
+      And "acme" sends "Two" to "+12025550100" by SMS in order "invoice-7"
+      Then the message "Two" is held because "ordered"
+      When "acme" cancels the message "One"
+      Then the message "Two" becomes delivered
+
+    Scenario: Resumed right after a restart
+      Given the SMS connector is paused
+      When "acme" sends 5 messages to "+12025550100" by SMS in order "invoice-7"
+      And the engine restarts
+      And the SMS connector is resumed
+      Then "+12025550100" shows all 5 in order

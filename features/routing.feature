@@ -92,3 +92,18 @@ Feature: Routing
       When 10 minutes pass
       Then the message goes by "second"
       And it is marked as a possible duplicate
+
+    Scenario: The first is down
+      Given connector "gamma" is down
+      And an SMS connector "gamma" for "acme"
+      And "acme" routes SMS by:
+        | gamma | 1 |
+        | beta  | 0 |
+      When "acme" sends "Hello" to "+12025550100" by SMS
+      And 10 seconds pass
+      Then the message goes by "beta"
+      And "+12025550100" shows "Hello" exactly once
+      When connector "gamma" comes back
+      And 5 minutes pass
+      And "acme" sends "Hi" to "+12035550100" by SMS
+      Then the message goes by "gamma"

@@ -37,13 +37,6 @@ func (c *tenantCache) get(id delivery.TenantID) (*store.Tenant, error) {
 	return v, nil
 }
 
-// known returns a tenant that has been read already, not to be changed, or nil. It never waits.
-func (c *tenantCache) known(id delivery.TenantID) *store.Tenant {
-	v, _ := c.views.Load(id)
-	t, _ := v.(*store.Tenant)
-	return t
-}
-
 func (c *tenantCache) forget(id delivery.TenantID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,5 +109,5 @@ func (p *Pipeline) CampaignPaused(id delivery.CampaignID, paused bool) {
 		}
 	}
 	// What was held for its turn while the pause came is not to wait for that turn to learn of it.
-	p.wakeLater(ReasonRateLimited, id)
+	p.wakeLater(store.Held{Reason: ReasonRateLimited, Campaign: id})
 }

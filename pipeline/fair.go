@@ -62,8 +62,8 @@ func (b band) lane() delivery.Lane {
 	return delivery.Bulk
 }
 
-// precedence gives each band its part of a round, and the higher ones go first in it. A round ends when no band that has
-// something left of it can go. It is not safe for concurrent use.
+// precedence gives each band its part of a round, and the higher ones go first in it. A round ends when no band that
+// has something left of it can go. It is not safe for concurrent use.
 type precedence struct {
 	quantum float64 // cost for a weight of 1 in one round
 	left    [bandCount]float64

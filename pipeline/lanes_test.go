@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/jonboulle/clockwork"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -312,6 +310,23 @@ func TestNoHerdAfterARest(t *testing.T) {
 	require.Greater(t, second(5000), 4000, "nobody had to wait for long: there is no bound any more")
 }
 
+// What an account sent counts up to the moment at which its rest began, and fades while it sends nothing.
+func TestWhatAnAccountSentBeforeItsRest(t *testing.T) {
+	for idle, want := range map[time.Duration]float64{0: 300, 34 * time.Second: 150, 10 * time.Minute: 0} {
+		b := newBay(16, nil)
+		b.queue(300, "t", delivery.Normal, nil)
+		for b.pass() != nil {
+		}
+		b.clock.Advance(idle)
+		b.acct.Down(b.clock.Now(), "refused", false)
+		require.Nil(t, b.take())
+		b.clock.Advance(time.Hour)
+		require.True(t, b.acct.Up())
+		require.Nil(t, b.take())
+		require.InDelta(t, want, b.pace.at(b.clock.Now()), 5, "idle for %s", idle)
+	}
+}
+
 // A probe goes although as many attempts are under way as the account may have now.
 func TestAProbeFindsRoom(t *testing.T) {
 	b := newBay(16, nil)
@@ -399,286 +414,4 @@ func (p *Pipeline) Before() (n int) {
 		n += s.waitingNow()
 	}
 	return n
-}
-
-// plan is a planner without a pipeline around it.
-func newPlan(inFlight int) (*planner, *clockwork.FakeClock) {
-	clock := clockwork.NewFakeClock()
-	p := &Pipeline{clock: clock, opt: Options{InFlight: inFlight, Metrics: prometheus.NewRegistry()}}
-	return newPlanner(p), clock
-}
-
-func someIDs(n int) []delivery.MessageID {
-	list := make([]delivery.MessageID, n)
-	for i := range list {
-		list[i] = delivery.MessageID{0: 1, 14: byte(i >> 8), 15: byte(i)}
-	}
-	return list
-}
-
-func TestRoomIsKeptForWhatIsUrgent(t *testing.T) {
-	pl, clock := newPlan(1024)
-	now := clock.Now()
-	drain := func(l delivery.Lane) int {
-		for i := range 40 {
-			pl.add(hint{smsQueue(delivery.TenantID(fmt.Sprint("t", i)), l), someIDs(1024)})
-		}
-		n := 0
-		for q, ids, _ := pl.next(now, bandBulk); q != nil; q, ids, _ = pl.next(now, bandBulk) {
-			pl.finished(q)
-			pl.claimed(q.id, len(ids), len(ids))
-			n += len(ids)
-		}
-		return n
-	}
-	bulk := drain(delivery.Bulk)
-	require.LessOrEqual(t, bulk, 512)
-	require.GreaterOrEqual(t, bulk, 512-16)
-	normal := drain(delivery.Normal)
-	require.LessOrEqual(t, bulk+normal, 768)
-	require.GreaterOrEqual(t, bulk+normal, 768-16)
-	urgent := drain(delivery.Urgent)
-	require.Equal(t, 1024, bulk+normal+urgent)
-}
-
-func TestLaneCountHasRoomForEveryLaneHoweverSmall(t *testing.T) {
-	for all := 1; all < 10; all++ {
-		for _, l := range []delivery.Lane{delivery.Urgent, delivery.Normal, delivery.Bulk} {
-			var c laneCount
-			require.Positive(t, c.room(l, all), "%s of %d", l, all)
-			c.add(l, c.room(l, all))
-			require.Zero(t, c.room(l, all))
-			require.LessOrEqual(t, c.total(), all)
-		}
-	}
-}
-
-func TestClaimsAreSharedByWeight(t *testing.T) {
-	pl, clock := newPlan(8192)
-	now := clock.Now()
-	weights := map[delivery.TenantID]int{"a": 1, "b": 3, "c": 0}
-	for id, w := range weights {
-		pl.p.tenants.views.Store(id, &store.Tenant{Weight: w})
-	}
-	got := map[delivery.TenantID]int{}
-	for range 1000 {
-		for id := range weights {
-			pl.add(hint{smsQueue(id, delivery.Bulk), someIDs(maxHint)})
-		}
-		q, ids, _ := pl.next(now, bandBulk)
-		pl.finished(q)
-		pl.claimed(q.id, len(ids), len(ids))
-		pl.settled(q.id, len(ids), now)
-		got[q.id.Tenant] += len(ids)
-		for _, st := range pl.queues { // they never run out
-			st.ids, st.behind = st.ids[:min(len(st.ids), 2*maxHint)], false
-		}
-	}
-	all := float64(got["a"] + got["b"] + got["c"])
-	for id, w := range weights {
-		require.InDelta(t, all*float64(max(w, 1))/5, got[id], 2*maxHint, id)
-	}
-}
-
-func TestAQueueThatCannotBeReadDoesNotHoldUpOthers(t *testing.T) {
-	pl, clock := newPlan(8192)
-	now := clock.Now()
-	pl.overdue(smsQueue("far behind", delivery.Bulk), now)
-	pl.add(hint{smsQueue("t", delivery.Bulk), someIDs(3 * maxHint)})
-	turns := map[delivery.TenantID]int{}
-	for range 4 {
-		q, _, _ := pl.next(now, bandBulk)
-		pl.finished(q)
-		turns[q.id.Tenant]++
-		if q.id.Tenant != "t" {
-			pl.block(q.id, now.Add(time.Second), 0, delivery.Standing{})
-		}
-	}
-	require.Equal(t, map[delivery.TenantID]int{"far behind": 1, "t": 3}, turns)
-	q, _, at := pl.next(now, bandBulk)
-	require.Nil(t, q)
-	require.Equal(t, now.Add(time.Second), at, "then it is looked at again")
-}
-
-func TestClaimsAreSharedByLane(t *testing.T) {
-	pl, clock := newPlan(1 << 20)
-	now := clock.Now()
-	got := map[delivery.Lane]int{}
-	lanes := []delivery.Lane{delivery.Urgent, delivery.Normal, delivery.Bulk}
-	for range 420 {
-		for _, l := range lanes {
-			st := pl.queue(smsQueue("t", l))
-			st.ids = someIDs(maxHint)
-			pl.list(st)
-		}
-		q, ids, _ := pl.next(now, bandBulk)
-		pl.finished(q)
-		pl.claimed(q.id, len(ids), len(ids))
-		pl.settled(q.id, len(ids), now)
-		got[q.id.Lane]++
-	}
-	for i, parts := range []float64{16, 4, 1} {
-		require.InDelta(t, 420*parts/21, got[lanes[i]], parts, lanes[i].String())
-	}
-}
-
-// Two claim at the same time, one of them only what is urgent. Neither takes from a queue that the other takes from.
-func TestWhoClaimsWhat(t *testing.T) {
-	pl, clock := newPlan(8192)
-	now := clock.Now()
-	bulk, urgent := smsQueue("t", delivery.Bulk), smsQueue("t", delivery.Urgent)
-	pl.add(hint{bulk, someIDs(2 * maxHint)})
-	q, _, _ := pl.next(now, bandUrgent)
-	require.Nil(t, q, "that is not urgent")
-	first, _, _ := pl.next(now, bandBulk)
-	require.Equal(t, bulk, first.id)
-	pl.add(hint{urgent, someIDs(2 * maxHint)})
-	second, ids, _ := pl.next(now, bandUrgent)
-	require.Equal(t, urgent, second.id, "it does not wait for the other batch")
-	require.Len(t, ids, maxHint)
-	for _, last := range []band{bandBulk, bandUrgent} {
-		q, _, _ := pl.next(now, last)
-		require.Nil(t, q, "the second batch must not overtake the first")
-	}
-	pl.finished(second)
-	q, _, _ = pl.next(now, bandBulk)
-	require.Equal(t, urgent, q.id)
-	pl.finished(q)
-	pl.finished(first)
-	q, _, _ = pl.next(now, bandBulk)
-	require.Equal(t, bulk, q.id)
-}
-
-func TestNoisyTenants(t *testing.T) {
-	for name, c := range map[string]struct {
-		in   map[delivery.TenantID]int
-		want []delivery.TenantID
-	}{
-		"nobody":          {nil, nil},
-		"few":             {map[delivery.TenantID]int{"a": 29}, nil},
-		"enough":          {map[delivery.TenantID]int{"a": 30}, []delivery.TenantID{"a"}},
-		"a tenth":         {map[delivery.TenantID]int{"a": 100, "b": 900}, []delivery.TenantID{"b"}},
-		"above a tenth":   {map[delivery.TenantID]int{"a": 101, "b": 899}, []delivery.TenantID{"b", "a"}},
-		"equal, by name":  {map[delivery.TenantID]int{"b": 50, "a": 50}, []delivery.TenantID{"a", "b"}},
-		"noisy among few": {map[delivery.TenantID]int{"a": 31, "b": 1}, []delivery.TenantID{"a"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var got []delivery.TenantID
-			for _, l := range noisy(c.in) {
-				got = append(got, l.tenant)
-			}
-			require.Equal(t, c.want, got)
-		})
-	}
-}
-
-func TestFairnessMetrics(t *testing.T) {
-	pl, clock := newPlan(8192)
-	now := clock.Now()
-	for i := range 9 {
-		id := delivery.TenantID(fmt.Sprint("t", i))
-		pl.add(hint{smsQueue(id, delivery.Bulk), someIDs(100 + i)})
-	}
-	pl.add(hint{smsQueue("t1", delivery.Urgent), someIDs(7)})
-	for q, ids, _ := pl.next(now, bandBulk); q != nil; q, ids, _ = pl.next(now, bandBulk) {
-		pl.finished(q)
-		pl.claimed(q.id, len(ids), len(ids))
-	}
-	pl.overdue(smsQueue("t0", delivery.Bulk), now.Add(-90*time.Second))
-	pl.overdue(smsQueue("t1", delivery.Bulk), now.Add(-80*time.Second))
-	pl.overdue(smsQueue("t1", delivery.Normal), now.Add(time.Second))
-	gatherer := pl.p.opt.Metrics.(*prometheus.Registry)
-	families, err := gatherer.Gather()
-	require.NoError(t, err)
-	got := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.Metric {
-			k := f.GetName()
-			for _, l := range m.Label {
-				k += " " + l.GetValue()
-			}
-			got[k] = m.GetGauge().GetValue()
-		}
-	}
-	require.Equal(t, map[string]float64{
-		"msgctl_in_flight urgent": 7, "msgctl_in_flight normal": 0, "msgctl_in_flight bulk": 936,
-		"msgctl_queue_age_seconds urgent": 0, "msgctl_queue_age_seconds normal": 0, "msgctl_queue_age_seconds bulk": 90,
-		"msgctl_noisy_tenants":             9,
-		"msgctl_noisy_tenant_in_flight t8": 108, "msgctl_noisy_tenant_in_flight t1": 108,
-		"msgctl_noisy_tenant_in_flight t7": 107, "msgctl_noisy_tenant_in_flight t6": 106,
-		"msgctl_noisy_tenant_in_flight t5": 105,
-	}, got)
-	clock.Advance(seenFor + time.Second)
-	require.Zero(t, pl.load(clock.Now()).waited[delivery.Bulk], "what the sweeper does not find any more has gone")
-}
-
-func TestHintsKeepRoomForWhatIsUrgent(t *testing.T) {
-	h := newHints(nil)
-	for i := range maxPending/maxHint + 10 {
-		h.add(smsQueue(delivery.TenantID(fmt.Sprint("t", i)), delivery.Bulk), someIDs(maxHint)...)
-	}
-	require.Equal(t, maxPending/2, h.n.bulk)
-	h.add(smsQueue("bank", delivery.Urgent), someIDs(3)...)
-	first, ok := h.take()
-	require.True(t, ok)
-	require.Equal(t, hint{smsQueue("bank", delivery.Urgent), someIDs(3)}, first, "with its ids, and before all others")
-	// An urgent flood leaves the others a little.
-	for i := range 100 {
-		h.add(smsQueue(delivery.TenantID(fmt.Sprint("u", i)), delivery.Urgent), someIDs(maxHint)...)
-	}
-	lanes := map[delivery.Lane]int{}
-	for range 34 {
-		next, _ := h.take()
-		lanes[next.queue.Lane]++
-	}
-	require.InDelta(t, 2, lanes[delivery.Bulk], 1)
-}
-
-// Every id that is added comes out once and in order, or its queue is hinted at as a whole.
-func TestHintsLoseNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		h := newHints(nil)
-		in, out := map[delivery.Queue][]delivery.MessageID{}, map[delivery.Queue][]delivery.MessageID{}
-		whole := map[delivery.Queue]bool{}
-		n := 0
-		drain := func() bool {
-			next, ok := h.take()
-			if !ok {
-				return false
-			}
-			if len(next.ids) == 0 {
-				whole[next.queue] = true
-			}
-			require.LessOrEqual(t, len(next.ids), maxHint)
-			out[next.queue] = append(out[next.queue], next.ids...)
-			return true
-		}
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			if rapid.IntRange(0, 2).Draw(t, "what") == 0 {
-				drain()
-				continue
-			}
-			q := smsQueue(
-				delivery.TenantID(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "tenant")),
-				rapid.SampledFrom([]delivery.Lane{delivery.Urgent, delivery.Normal, delivery.Bulk}).Draw(t, "lane"),
-			)
-			ids := make([]delivery.MessageID, rapid.SampledFrom([]int{0, 1, 200, 256, 700, 20_000}).Draw(t, "ids"))
-			for i := range ids {
-				n++
-				ids[i] = delivery.MessageID{12: byte(n >> 24), 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)}
-			}
-			in[q] = append(in[q], ids...)
-			h.add(q, ids...)
-			require.LessOrEqual(t, h.n.total(), maxPending)
-		}
-		for drain() {
-		}
-		require.True(t, h.idle())
-		require.Zero(t, h.n)
-		for q, ids := range in {
-			if !whole[q] {
-				require.True(t, slices.Equal(ids, out[q]), "%v", q)
-			}
-		}
-	})
 }

@@ -42,7 +42,7 @@ func (p *pace) took(cost float64, now time.Time) {
 	if d := now.Sub(p.since); d >= time.Second || d < 0 {
 		seconds := max(d.Seconds(), 1)
 		p.was = p.now / seconds
-		p.best = max(p.was, p.best*math.Pow(bestFading, seconds))
+		p.best = max(p.best*bestFading, p.now) * math.Pow(bestFading, seconds-1)
 		p.now, p.since = 0, now
 	}
 	p.now += cost

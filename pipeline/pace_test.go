@@ -102,6 +102,18 @@ func TestThePaceAfterARest(t *testing.T) {
 	}
 }
 
+// A burst is forgotten though the account goes on with a little.
+func TestABurstIsForgotten(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var p pace
+	p.took(5000, now)
+	for range 600 {
+		now = now.Add(time.Second)
+		p.took(2, now)
+	}
+	require.InDelta(t, 2, p.best, 0.1)
+}
+
 // Turns that are foreseen while the rate rises are those that it will give.
 func TestTurnsAtARisingRate(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -19,6 +19,7 @@ type passage struct {
 	route    string            // why this account was chosen
 	alone    bool              // its account is its own matter and says nothing about the rest of its queue: see route
 	refusals int64             // of its tenant, as counted before its claim
+	ways     int64             // as counted before its account was chosen
 	content  string            // what was rendered, such as "otp v3"; "" = literal content
 	journal  *segment          // where its attempt was begun; nil = it was not
 	failure  *delivery.Failure // of the attempt; nil = it had none

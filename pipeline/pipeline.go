@@ -93,6 +93,7 @@ type Pipeline struct {
 	claims    claims
 	tenants   tenantCache
 	refusals  refusals
+	ways      atomic.Int64 // counts changes of what route chooses from: accounts, tenants' rules
 	campaigns campaignCache
 	lease     atomic.Int64 // a time.Duration
 	waking    atomic.Int64 // store.Wake under way
@@ -300,6 +301,7 @@ func (p *Pipeline) SetAccounts(accounts []*routing.Account) {
 	}
 	p.lease.Store(int64(lease))
 	p.Accounts.Set(accounts)
+	p.ways.Add(1)
 	for a, s := range p.stations {
 		if !keep[a] {
 			delete(p.stations, a)
@@ -334,26 +336,30 @@ func (p *Pipeline) Standing(q delivery.Queue) (delivery.Standing, bool) {
 // TenantChanged makes the pipeline read a tenant's limits and policy anew.
 func (p *Pipeline) TenantChanged(id delivery.TenantID) {
 	p.tenants.forget(id)
+	p.ways.Add(1)
 	p.planner.unblock()
 	for _, s := range p.open() {
 		s.retime()
 	}
-	p.wakeLater(ReasonRateLimited, delivery.CampaignID{})
+	p.wakeLater(store.Held{Reason: ReasonRateLimited, Tenant: id})
+	for _, reason := range Unrouted {
+		p.wakeLater(store.Held{Reason: reason, Tenant: id})
+	}
 }
 
 // wakeLater is wake for callers from outside, who may come at any time.
-func (p *Pipeline) wakeLater(reason string, campaign delivery.CampaignID) {
+func (p *Pipeline) wakeLater(h store.Held) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.started && !p.draining.Load() {
-		p.wake(reason, campaign, delivery.AccountID{})
+		p.wake(h)
 	}
 }
 
 // Wake makes everything that is held for a reason due now.
 func (p *Pipeline) Wake(ctx context.Context, reason string) error {
 	now := p.clock.Now()
-	_, err := p.store.Wake(ctx, system, now, reason, delivery.CampaignID{}, delivery.AccountID{})
+	_, err := p.store.Wake(ctx, system, now, store.Held{Reason: reason})
 	p.alarm.due(now)
 	return err
 }

@@ -15,8 +15,8 @@ import (
 //  2. When more is due than the list holds, the queue is behind: hints are no longer listened to, and the list is
 //     refilled from the store in order of due time. Memory stays bounded and the oldest goes first under backlog. A queue
 //     stops being behind when a look into the store found nothing more, and no hint was turned away meanwhile.
-//  3. Lanes and tenants have their shares of the claims (see fair.go), a batch at a time. What is urgent is claimed beside
-//     all others, so that it waits for no batch of theirs.
+//  3. Lanes and tenants have their shares of the claims (see fair.go), a batch at a time. What is urgent is claimed
+//     beside all others, so that it waits for no batch of theirs.
 //  4. A queue has a window of messages that may be claimed and not yet settled. It narrows to what the limits let through
 //     within their horizon, so that a slow queue does not lease what it cannot send, and it widens while all goes well.
 //     No queue but an urgent one takes more than half of the room that is left for its lane: whatever stands still, there
@@ -75,8 +75,9 @@ type queue struct {
 
 func newPlanner(p *Pipeline) *planner {
 	pl := &planner{
-		p: p, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), queues: map[delivery.Queue]*queue{}, done: make(chan struct{}),
-		order: precedence{quantum: maxHint},
+		p: p, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), done: make(chan struct{}),
+		queues: map[delivery.Queue]*queue{},
+		order:  precedence{quantum: maxHint},
 	}
 	if p.opt.Metrics != nil {
 		p.opt.Metrics.MustRegister(newFairness(pl))
@@ -127,38 +128,6 @@ func (pl *planner) list(st *queue) {
 		st.listed = true
 		pl.bands[bandOf(st.id.Lane, st.aged)].add(st.id.Tenant, st)
 	}
-}
-
-// seenFor is how long the sweeper's word on a queue's oldest message counts. It looks every second.
-const seenFor = 3 * time.Second
-
-// waited is how long the oldest unclaimed message of the queue has been due.
-func (st *queue) waited(now time.Time) time.Duration {
-	if now.Sub(st.seenAt) > seenFor {
-		return 0
-	}
-	return max(0, now.Sub(st.oldest))
-}
-
-// age moves a queue to the band that fits how long it has waited. Callers hold mu.
-func (pl *planner) age(st *queue, now time.Time) {
-	aged := st.waited(now) >= agedAfter
-	if aged == st.aged {
-		return
-	}
-	if st.listed {
-		pl.bands[bandOf(st.id.Lane, st.aged)].remove(st.id.Tenant, st)
-		pl.bands[bandOf(st.id.Lane, aged)].add(st.id.Tenant, st)
-	}
-	st.aged = aged
-}
-
-// aged reports whether a queue has waited for long.
-func (pl *planner) aged(q delivery.Queue) bool {
-	pl.mu.Lock()
-	defer pl.mu.Unlock()
-	st := pl.queues[q]
-	return st != nil && st.aged
 }
 
 // overdue tells of a queue whose oldest due message should have gone already: a lost hint, or a due time that has come.

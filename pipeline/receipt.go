@@ -115,7 +115,7 @@ func (r *recorder) settle(batch []*passage) {
 			return
 		}
 		p.log.Error("outcomes cannot be written; trying again", "outcomes", len(outcomes), "err", err)
-		if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrOutcomeUnknown) {
+		if !temporary(err) {
 			settled = r.oneByOne(outcomes)
 			break
 		}
@@ -136,7 +136,7 @@ func (r *recorder) settle(batch []*passage) {
 		p.journal.settled(m)
 		p.claims.end(m.key())
 		p.ready(settled[i].Ready)
-		if m.outcome.Suppress {
+		if settled[i].Suppressed {
 			p.Suppressed(m.Queue.Tenant)
 		}
 		switch {
@@ -150,9 +150,12 @@ func (r *recorder) settle(batch []*passage) {
 				returned = m.Queue
 				p.planner.returned(returned)
 			}
+		case m.ways != p.ways.Load() && unrouted(m.outcome.Reason):
+			// It was held for want of an account, and meanwhile something changed: the wake of that change came too early for it.
+			p.wake(store.Held{Reason: m.outcome.Reason, Tenant: m.Queue.Tenant})
 		case m.outcome.Reason == ReasonRateLimited && m.Campaign != stopped && p.campaigns.paused(m.Campaign):
 			stopped = m.Campaign // it was paused or stopped while this was on its way: see CampaignPaused
-			p.wake(ReasonRateLimited, stopped, delivery.AccountID{})
+			p.wake(store.Held{Reason: ReasonRateLimited, Campaign: stopped})
 		case !m.outcome.Until.IsZero():
 			p.alarm.due(m.outcome.Until)
 		case !m.LegUntil.IsZero(): // handed off, with another leg to follow: it may be late already
@@ -170,6 +173,11 @@ func (r *recorder) settle(batch []*passage) {
 		from = to
 	}
 	r.pending.Add(-int64(len(batch)))
+}
+
+// temporary reports whether the store may take the same outcomes later.
+func temporary(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrOutcomeUnknown)
 }
 
 // oneByOne settles a batch that the store refuses as a whole, so that one wrong outcome cannot hold up the others. What

@@ -33,6 +33,7 @@ type batch struct {
 // route claims the messages of a hint and hands each to the station of the account that it goes by.
 func (p *Pipeline) route(ctx context.Context, h hint) error {
 	now, began := p.clock.Now(), p.elapsed()
+	ways := p.ways.Load()
 	if p.draining.Load() {
 		p.planner.failed(h.queue, len(h.ids), now)
 		return nil
@@ -51,6 +52,7 @@ func (p *Pipeline) route(ctx context.Context, h hint) error {
 		p.alarm.due(now)
 	}
 	p.planner.claimed(h.queue, len(h.ids), len(claimed))
+	p.planner.elsewhere(h.queue, claimed)
 	p.metrics.claims.Observe(float64(len(claimed)))
 	var st *station
 	var run []*passage
@@ -73,7 +75,7 @@ func (p *Pipeline) route(ctx context.Context, h hint) error {
 	}
 	for i := range claimed {
 		m := &passages[i]
-		m.Claimed, m.until, m.refusals = claimed[i], until, refusals
+		m.Claimed, m.until, m.refusals, m.ways = claimed[i], until, refusals, ways
 		to := p.choose(m, &b)
 		if to == nil {
 			p.receipt(m)
@@ -141,7 +143,7 @@ func (p *Pipeline) hasOtherWay(m *passage, now time.Time) bool {
 // doubted is the account that m may not be tried without, because an attempt by it ended without an answer; zero =
 // there is none, or nobody knows it. Last belongs to the leg that m is on: a doubt about an earlier leg is settled.
 func doubted(m *passage, t *store.Tenant) delivery.AccountID {
-	if !m.PossibleDuplicate || t.RerouteInDoubt {
+	if !m.InDoubt || t.RerouteInDoubt {
 		return delivery.AccountID{}
 	}
 	return m.Last
@@ -189,4 +191,14 @@ func (p *Pipeline) ExplainRoute(
 	}
 	q.Tenant, q.Rules = tenant, t.Routes
 	return p.Accounts.Explain(&q, p.clock.Now()), nil
+}
+
+// unrouted reports whether a reason says that no account could take a message.
+func unrouted(reason string) bool {
+	return slices.Contains(Unrouted, reason)
+}
+
+// Unrouted are the reasons of messages that wait for an account to take them. Whoever changes accounts wakes them.
+var Unrouted = []string{
+	routing.ReasonNoConnector, routing.ReasonConnectorPaused, routing.ReasonConnectorDown, routing.ReasonInDoubt,
 }

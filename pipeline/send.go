@@ -49,7 +49,8 @@ func (p *Pipeline) send(m *passage, now time.Time) {
 	}
 	// The last look before the first byte, by a clock that runs on while the process stands still and that nobody sets:
 	// the disk, or whoever stopped this process, may have taken the lease's time.
-	if !p.claims.covers(m.key(), p.elapsed()+m.account.Timeout) {
+	if !p.claims.covers(m.key(), p.elapsed()+m.account.Timeout) || !m.ExpiresAt.After(p.clock.Now()) ||
+		p.refused(m) || p.campaigns.paused(m.Campaign) {
 		m.giveBack(reasonLeaseShort)
 		p.journal.end(m)
 		if m.probe {
@@ -156,18 +157,18 @@ func (p *Pipeline) failed(m *passage, f *delivery.Failure, now time.Time) {
 func (p *Pipeline) answered(m *passage) {
 	if m.probe && m.account.Up() {
 		p.planner.unblock()
-		p.wake(routing.ReasonConnectorDown, delivery.CampaignID{}, m.account.ID)
+		p.wake(store.Held{Reason: routing.ReasonConnectorDown, Account: m.account.ID})
 	}
 }
 
-// wake makes due what is held for reason, of one campaign or one account or of all, without making the caller wait.
-func (p *Pipeline) wake(reason string, campaign delivery.CampaignID, account delivery.AccountID) {
+// wake makes due what is held, without making the caller wait.
+func (p *Pipeline) wake(h store.Held) {
 	p.waking.Add(1)
 	p.wg.Go(func() {
 		defer p.waking.Add(-1)
-		_, err := p.store.Wake(p.ctx, system, p.clock.Now(), reason, campaign, account)
+		_, err := p.store.Wake(p.ctx, system, p.clock.Now(), h)
 		if err != nil && p.ctx.Err() == nil {
-			p.log.Warn("held messages cannot be woken; they go when their time comes", "reason", reason, "err", err)
+			p.log.Warn("held messages cannot be woken; they go when their time comes", "reason", h.Reason, "err", err)
 		}
 		p.alarm.due(p.clock.Now())
 	})

@@ -27,8 +27,8 @@ func (c *crowd) rounds(n int, s sign) (sizes []int) {
 
 func TestTheCrowdsCurve(t *testing.T) {
 	c := newCrowd(100)
-	require.Equal(t, []int{16, 32, 64, 100, 100}, c.rounds(5, goodSign), "a healthy account is soon at its full number")
-	require.Equal(t, []int{100, 50, 25, 12, 6, 3, 1, 1}, c.rounds(8, badSign), "each full crowd of trouble halves it, once")
+	require.Equal(t, []int{16, 32, 64, 100, 100}, c.rounds(5, goodSign), "a healthy one is soon at its full number")
+	require.Equal(t, []int{100, 50, 25, 12, 6, 3, 1, 1}, c.rounds(8, badSign), "a full crowd of trouble halves it, once")
 	require.Equal(t, []int{1, 2, 3, 4, 5, 6, 7}, c.rounds(7, goodSign), "then one more for each full crowd")
 	require.Equal(t, []int{8, 4, 2}, c.rounds(3, lostSign))
 	c.rounds(200, goodSign)

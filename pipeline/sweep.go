@@ -126,6 +126,7 @@ func (a *alarm) wait(ctx context.Context, clock clockwork.Clock) {
 
 // due tells of a due time that has been written. It costs nothing while the sweeper looks soon enough.
 func (a *alarm) due(at time.Time) {
+	at = at.Truncate(time.Millisecond) // as the store keeps it: there is something to see from then on
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sooner.IsZero() || at.Before(a.sooner) {
@@ -251,11 +252,17 @@ func (p *Pipeline) settleByPlan(
 		return nil
 	}
 	settled, err := p.store.Settle(ctx, system, now, outcomes)
+	if err != nil && !temporary(err) && ctx.Err() == nil { // one of them is refused: it must not hold up the others
+		settled, err = p.recorder.oneByOne(outcomes), nil
+	}
 	if err != nil {
 		return err
 	}
 	for i := range settled {
 		p.ready(settled[i].Ready)
+		if settled[i].Suppressed {
+			p.Suppressed(of[i].Queue.Tenant)
+		}
 		if !settled[i].Applied {
 			continue
 		}

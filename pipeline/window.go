@@ -150,3 +150,15 @@ func (pl *planner) room(st *queue) int {
 	}
 	return room
 }
+
+// elsewhere books claimed messages of another queue than the hint's with their own, which gets their room back.
+func (pl *planner) elsewhere(q delivery.Queue, claimed []store.Claimed) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	for i := range claimed {
+		if own := claimed[i].Queue; own != q {
+			pl.release(pl.queue(q), 1)
+			pl.release(pl.queue(own), -1)
+		}
+	}
+}

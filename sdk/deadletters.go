@@ -34,7 +34,8 @@ func (s DeadLetters) All(ctx context.Context, f DeadLetterFilter) iter.Seq2[Mess
 	return all("", func(cursor string) (*Page[Message], error) { return s.Page(ctx, f, 0, cursor) })
 }
 
-// Retry sends dead letters again under their own ids. One call takes at most 1000: repeat while the result says More.
+// Retry sends dead letters again under their own ids. One call takes at most 1000: repeat while the result says More,
+// with Before = its Next.
 func (s DeadLetters) Retry(ctx context.Context, r DeadLetterRequest) (*DeadLetterResult, error) {
 	return verb[DeadLetterResult](ctx, s.c, "dlq", "retry", r)
 }

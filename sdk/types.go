@@ -542,13 +542,18 @@ type DeadLetterRequest struct {
 	IDs    []string          `json:"ids,omitempty"` // at most 1000
 	Filter *DeadLetterFilter `json:"filter,omitempty"`
 	TTL    string            `json:"ttl,omitempty"` // retry: how long the messages may wait now; default 24h
+	// Before, with a filter, leaves out this id and all newer ones: the Next of the call before. Without it a message that
+	// fails again at once would be met again by each call.
+	Before string `json:"before,omitempty"`
 }
 
-// DeadLetterResult says what one call did. A filter may match more than one call takes: repeat while More is true.
+// DeadLetterResult says what one call did. A filter may match more than one call takes: repeat with Before = Next while
+// More is true.
 type DeadLetterResult struct {
 	Done    int                `json:"done"`
 	Skipped []DeadLetterNoMove `json:"skipped,omitempty"`
 	More    bool               `json:"more,omitempty"`
+	Next    string             `json:"next,omitempty"`
 }
 
 // DeadLetterNoMove is an id that is no dead letter.

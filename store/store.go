@@ -295,10 +295,19 @@ type Work interface {
 	NextDue(ctx context.Context, sys System, now time.Time) (time.Time, error)
 	// Seen keeps the latest time that anybody has told it, and returns that: a clock that lies behind it has been set back.
 	Seen(ctx context.Context, sys System, now time.Time) (time.Time, error)
-	// Wake makes every message held for reason due, each at the place in its queue that its acceptance gives it: of one
-	// campaign, or of one account, whichever is not zero. A reason that only the store ends (ordered) is
-	// refused. It works in transactions of bounded size and may be called again after a failure.
-	Wake(ctx context.Context, sys System, now time.Time, reason string, campaign delivery.CampaignID, account delivery.AccountID) (int, error)
+	// Wake makes the messages that h names due, each at the place in its queue that its acceptance gives it. A reason that
+	// only the store ends (ordered) is refused. It works in transactions of bounded size and may be called again after a
+	// failure.
+	Wake(ctx context.Context, sys System, now time.Time, h Held) (int, error)
+}
+
+// Held names messages that are held for Reason, which is required: of one campaign, or else of one tenant, of one account
+// or of both; zero fields mean any.
+type Held struct {
+	Reason   string
+	Tenant   delivery.TenantID
+	Campaign delivery.CampaignID
+	Account  delivery.AccountID
 }
 
 // DueQueue is a queue with due work.
@@ -339,6 +348,7 @@ type Claimed struct {
 	Attempts          int // counted attempts of this leg before this one
 	Epoch             int
 	PossibleDuplicate bool
+	InDoubt           bool // an attempt of this leg may have been handed over
 	AtMostOnce        bool
 	AcceptedAt        time.Time
 	ExpiresAt         time.Time
@@ -374,6 +384,8 @@ type Settled struct {
 	Applied bool
 	Status  delivery.Status // the message's status after the call
 	Ready   []Ready         // what became due by this: a next leg, the successor of an ordered message
+	// Suppressed is set when the message's address joined the suppression list by this, also by a receipt that waited.
+	Suppressed bool
 }
 
 // Ready is a message that has just become due.

@@ -159,19 +159,20 @@ func (l *lab) records(q sdk.MessageQuery) []Record {
 			Status: string(m.Status), Flagged: m.PossibleDuplicate,
 		}
 		if r.Flagged {
-			r.Doubts = l.doubts(m.ID)
+			r.Doubts = l.facts(m.ID, "ambiguous")
 		}
 		out = append(out, r)
 	}
 	return out
 }
 
-// doubts counts the attempts of a message that ended without an answer.
-func (l *lab) doubts(id string) (n int) {
+// facts counts the facts of a kind in the history of a message.
+func (l *lab) facts(id, kind string) (n int) {
+	l.t.Helper()
 	facts, err := l.client.Messages.Timeline(l.ctx, id)
 	l.NoError(err)
 	for _, f := range facts {
-		if f.Kind == "ambiguous" {
+		if f.Kind == kind {
 			n++
 		}
 	}

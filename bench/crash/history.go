@@ -79,9 +79,12 @@ type Verdict struct {
 	Unexpected []string // taken or stored, and nobody asked for it; stored twice
 	Unflagged  []string // taken more than once without a word
 	Excess     []string // more copies than doubts, or a copy where none may ever be
+
+	Suspects []string // ids of some messages with too many copies, for whoever looks for the cause
 }
 
-// OK reports whether nothing was lost, nothing came from nowhere, and every second copy was owned up to and had a cause.
+// OK reports whether nothing was lost, nothing came from nowhere, and every second copy had a cause and was owned up
+// to.
 func (v Verdict) OK() bool {
 	return len(v.Lost)+len(v.Unexpected)+len(v.Unflagged)+len(v.Excess) == 0
 }
@@ -178,8 +181,8 @@ func (v *Verdict) stored(t *tally, m *Record) {
 	}
 }
 
-// missing says what of a request has not become of it. A message that ended as unknown is not lost: the engine says that
-// it cannot know, after it has tried.
+// missing says what is not there of a request. A message that ended as unknown is not lost: the engine says that it
+// cannot know, after it has tried.
 func (v *Verdict) missing(a Address, t *tally) {
 	lost := func(format string, args ...any) {
 		v.Lost = append(v.Lost, a.String()+": "+fmt.Sprintf(format, args...))
@@ -203,25 +206,28 @@ func (v *Verdict) copied(a Address, t *tally) {
 	if !t.asked && t.taken > 0 {
 		v.Unexpected = append(v.Unexpected, fmt.Sprintf("%s: taken %d times, and nobody asked for it", a, t.taken))
 	}
-	if t.taken < 2 {
-		return
-	}
-	kind := ambiguity(a.Channel)
-	if n := t.copies(); n > 1 {
+	if n, kind := t.copies(), ambiguity(a.Channel); n > 1 {
 		v.Duplicated++
 		v.Copies[kind] += n - 1
 		if kind != none {
-			v.Excess = append(v.Excess, fmt.Sprintf("%s: %d copies, and %s promises one", a, n, kind))
+			v.suspect(&v.Excess, t, "%s: %d copies, and %s promises one", a, n, kind)
 		}
 	}
-	if t.record == nil {
-		return
+	switch m := t.record; {
+	case t.taken < 2 || m == nil:
+	case !m.Flagged:
+		v.suspect(&v.Unflagged, t, "%s: message %s was taken %d times", a, m.ID, t.taken)
+	case t.taken-1 > m.Doubts:
+		v.suspect(&v.Excess, t, "%s: message %s was taken %d times, and only %d attempts had no answer",
+			a, m.ID, t.taken, m.Doubts)
 	}
-	if !t.record.Flagged {
-		v.Unflagged = append(v.Unflagged, fmt.Sprintf("%s: message %s was taken %d times", a, t.record.ID, t.taken))
-	} else if t.taken-1 > t.record.Doubts {
-		v.Excess = append(v.Excess, fmt.Sprintf("%s: message %s was taken %d times, and only %d attempts had no answer",
-			a, t.record.ID, t.taken, t.record.Doubts))
+}
+
+// suspect adds a line to a list of failures.
+func (v *Verdict) suspect(list *[]string, t *tally, format string, args ...any) {
+	*list = append(*list, fmt.Sprintf(format, args...))
+	if t.record != nil && len(v.Suspects) < 5 {
+		v.Suspects = append(v.Suspects, t.record.ID)
 	}
 }
 

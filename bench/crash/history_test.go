@@ -31,7 +31,8 @@ func clean() History {
 	}
 }
 
-// The faults that doctor plants. MSGCTL_CRASH_PLANT=fault plants one into the history of TestKill, which must then fail.
+// The faults that doctor plants. MSGCTL_CRASH_PLANT=fault plants one into the history of TestKill, which must then
+// fail.
 const (
 	plantLost      = "lost"      // a provider never saw the first person
 	plantUnflagged = "unflagged" // the first person got a second copy, and the engine does not say so

@@ -29,6 +29,7 @@ var (
 	seedFlag = flag.Uint64("seed", 0, "choose the moments of the kills by this number; 0 = a new one each time")
 	cycles   = flag.Int("cycles", 10, "how often TestKill kills the engine")
 	restarts = flag.Int("restarts", 5, "how often TestTerm drains and restarts the engine")
+	rate     = flag.Int("rate", 1_500, "messages per second that the load asks for at most")
 	queued   = flag.Int("queued", 20_000, "messages that wait in TestQueued; 1000000 is what the guarantee speaks of")
 	people   = flag.Int("people", 4_000, "people of a campaign; a multiple of four")
 )
@@ -84,6 +85,7 @@ type lab struct {
 	dir      string // of the engine
 	addr     string // of the engine
 	log      string // file with the log of every engine
+	config   string // file with the engine's configuration; "" = none
 	sim      *simProcess
 	engine   *process
 	operator *sdk.Client
@@ -95,7 +97,12 @@ const tenant = "crash"
 
 // newLab starts everything. The lab must be done within patience.
 func newLab(t *testing.T, patience time.Duration) *lab {
-	l := newProcesses(t, patience)
+	return newProcesses(t, patience).open()
+}
+
+// open starts the engine, and makes the tenant and its connectors.
+func (l *lab) open() *lab {
+	l.t.Helper()
 	l.start()
 	l.signIn()
 	callback, err := sandbox.Connect(l.ctx, l.client, l.sim.at, l.url())
@@ -114,6 +121,12 @@ func (l *lab) whatsApp(window string) {
 		},
 	})
 	l.NoError(err)
+}
+
+// configure gives the engines of the lab a configuration, in YAML. Before the first start.
+func (l *lab) configure(text string) {
+	l.config = filepath.Join(l.t.TempDir(), "engine.yaml")
+	l.NoError(os.WriteFile(l.config, []byte(text), 0o600))
 }
 
 // newProcesses prepares a lab without starting the engine.
@@ -198,8 +211,11 @@ func (l *lab) ready() {
 
 // launch runs an engine.
 func (l *lab) launch() {
-	cmd := exec.Command(filepath.Join(l.bin, "engine"), "--dir", l.dir, "--listen", l.addr, "--allow-private")
-	l.engine = l.run(cmd, l.log)
+	args := []string{"--dir", l.dir, "--listen", l.addr, "--allow-private"}
+	if l.config != "" {
+		args = append(args, "--config", l.config)
+	}
+	l.engine = l.run(exec.Command(filepath.Join(l.bin, "engine"), args...), l.log)
 }
 
 // until looks again and again until cond holds; it fails when the lab's time is over.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,9 +31,10 @@ const (
 // load is clients of every kind that work on one engine until they are told to stop. No two messages have the same
 // recipient, so that witnesses can be joined by address.
 type load struct {
-	l    *lab
-	stop chan struct{}
-	wg   sync.WaitGroup
+	l     *lab
+	began time.Time
+	stop  chan struct{}
+	wg    sync.WaitGroup
 
 	people   atomic.Int64 // who has been written to
 	asked    atomic.Int64 // messages
@@ -40,6 +42,9 @@ type load struct {
 	answered atomic.Int64 // requests
 	broken   atomic.Int64 // tries without an answer
 	repeated atomic.Int64 // requests that were answered twice
+
+	reported   time.Duration // how long after the last hand-off the last receipt came, about
+	unreported string        // a message whose receipt never came
 
 	mu        sync.Mutex
 	requests  []Request
@@ -50,10 +55,11 @@ type load struct {
 func (l *lab) newLoad() *load {
 	l.t.Helper()
 	l.templates()
-	d := &load{l: l, stop: make(chan struct{})}
+	d := &load{l: l, began: time.Now(), stop: make(chan struct{})}
 	for i := range singles + batches {
 		c := &loader{
-			load: d, name: fmt.Sprintf("client%d", i), rows: 1, client: d.client(), rnd: rand.New(rand.NewPCG(l.rnd.Uint64(), 0)),
+			load: d, name: fmt.Sprintf("client%d", i), rows: 1, client: d.client(),
+			rnd: rand.New(rand.NewPCG(l.rnd.Uint64(), 0)),
 		}
 		if i >= singles {
 			c.rows = batchRows
@@ -72,9 +78,15 @@ func (d *load) client() *sdk.Client {
 	return c
 }
 
-// next returns n people nobody has written to, as soon as few enough messages wait; nil when it is time to stop.
+// next returns n people nobody has written to, as soon as few enough messages wait and it is their time; nil when it is
+// time to stop.
 func (d *load) next(n int) []Request {
-	for d.asked.Load()-d.taken.Load() > backlog {
+	for {
+		asked := d.asked.Load()
+		due := backlog + int64(float64(*rate)*time.Since(d.began).Seconds())
+		if asked-d.taken.Load() <= backlog && asked <= due {
+			break
+		}
 		if !d.pause(againAfter) {
 			return nil
 		}
@@ -344,6 +356,7 @@ func (d *load) finish() History {
 		return true
 	})
 	l.untilNothingWaits(func() { d.look() })
+	d.reported, d.unreported = l.untilReported()
 	l.audit()
 	return History{Asked: d.requests, Messages: l.records(sdk.MessageQuery{}), Taken: taken(d.look())}
 }
@@ -361,4 +374,38 @@ func (l *lab) untilNothingWaits(meanwhile func()) {
 		}
 		return true
 	})
+}
+
+// untilReported waits until WhatsApp has reported on every message, and returns how long that took. Its reports are
+// posted until the engine has taken them: one that is missing after a minute was lost by the engine, and unreported is
+// the id of such a message.
+func (l *lab) untilReported() (took time.Duration, unreported string) {
+	l.t.Helper()
+	began := time.Now()
+	l.until("every receipt is in", 50*time.Millisecond, func() bool {
+		p, err := l.client.Messages.Page(l.ctx, sdk.MessageQuery{Status: sdk.Sent, Channel: sdk.ChannelWhatsApp, Limit: 1})
+		if err != nil {
+			return false
+		}
+		unreported = ""
+		if len(p.Data) > 0 {
+			unreported = p.Data[0].ID
+		}
+		took = time.Since(began)
+		return unreported == "" || took > time.Minute
+	})
+	return took, unreported
+}
+
+// timeline tells what happened to a message, for whoever reads a failure.
+func (l *lab) timeline(id string) string {
+	facts, err := l.client.Messages.Timeline(l.ctx, id)
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for _, f := range facts {
+		fmt.Fprintf(&b, "\n  %s %-10s %-10s %s %s", f.At.Format("15:04:05.000"), f.Kind, f.Status, f.Code, f.Detail)
+	}
+	return b.String()
 }

@@ -151,11 +151,9 @@ func (c *calls) DropParked(ctx context.Context, s store.System, now time.Time) (
 	return turn(ctx, c, "drop parked", func() (int, error) { return c.Store.DropParked(ctx, s, now) })
 }
 
-func (c *calls) Wake(
-	ctx context.Context, s store.System, now time.Time, reason string, of delivery.CampaignID, by delivery.AccountID,
-) (int, error) {
-	return turn(ctx, c, fmt.Sprintf("wake %s %s", reason, by), func() (int, error) {
-		return c.Store.Wake(ctx, s, now, reason, of, by)
+func (c *calls) Wake(ctx context.Context, s store.System, now time.Time, h store.Held) (int, error) {
+	return turn(ctx, c, fmt.Sprintf("wake %s %s", h.Reason, h.Account), func() (int, error) {
+		return c.Store.Wake(ctx, s, now, h)
 	})
 }
 

@@ -43,7 +43,6 @@ type act struct {
 	what    string
 	n       int // of the message, account or tenant
 	take    time.Duration
-	done    bool
 	receipt *report
 }
 

@@ -16,7 +16,9 @@ var channels = map[string]sdk.Channel{
 	"SMS": sdk.ChannelSMS, "WhatsApp": sdk.ChannelWhatsApp, "e-mail": sdk.ChannelEmail, "webhook": sdk.ChannelWebhook,
 }
 
-var units = map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}
+var units = map[string]time.Duration{
+	"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour,
+}
 
 // content makes a message with a text for a channel.
 func (w *world) content(ch, to, text string) sdk.Sendable {

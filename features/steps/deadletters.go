@@ -54,13 +54,14 @@ func registerDeadLetters(sc *godog.ScenarioContext) {
 			w.moved, err = do(ctx, r)
 			return err
 		})
-	sc.Step(`^(\d+) of them (?:is|are) moved(?:, (\d+) (?:is|are) not)?$`, func(ctx context.Context, done int, skipped string) error {
-		r := of(ctx).moved
-		if r == nil || r.Done != done || len(r.Skipped) != number(skipped) || r.More {
-			return fmt.Errorf("the result is %+v", r)
-		}
-		return nil
-	})
+	sc.Step(`^(\d+) of them (?:is|are) moved(?:, (\d+) (?:is|are) not)?$`,
+		func(ctx context.Context, done int, skipped string) error {
+			r := of(ctx).moved
+			if r == nil || r.Done != done || len(r.Skipped) != number(skipped) || r.More {
+				return fmt.Errorf("the result is %+v", r)
+			}
+			return nil
+		})
 	sc.Step(`^its history is:$`, func(ctx context.Context, table *godog.Table) error {
 		w := of(ctx)
 		m, err := w.one("")

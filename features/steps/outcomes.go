@@ -69,22 +69,23 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 			}
 			return w.becomes(ctx, text, status, reason)
 		})
-	sc.Step(`^"([^"]*)" shows "([^"]*)"(?: by (SMS|WhatsApp))?(?: exactly (once|twice))?$`, func(ctx context.Context, to, text, by, times string) error {
-		w := of(ctx)
-		return eventually(func() error {
-			n := 0
-			for _, e := range w.shown(to, by) {
-				if strings.Contains(e.Text, text) || strings.Contains(e.Subject, text) {
-					n++
+	sc.Step(`^"([^"]*)" shows "([^"]*)"(?: by (SMS|WhatsApp))?(?: exactly (once|twice))?$`,
+		func(ctx context.Context, to, text, by, times string) error {
+			w := of(ctx)
+			return eventually(func() error {
+				n := 0
+				for _, e := range w.shown(to, by) {
+					if strings.Contains(e.Text, text) || strings.Contains(e.Subject, text) {
+						n++
+					}
 				}
-			}
-			want := map[string]int{"once": 1, "twice": 2}[times]
-			if n == 0 || want > 0 && n != want {
-				return fmt.Errorf("%s shows %q %d times", to, text, n)
-			}
-			return nil
+				want := map[string]int{"once": 1, "twice": 2}[times]
+				if n == 0 || want > 0 && n != want {
+					return fmt.Errorf("%s shows %q %d times", to, text, n)
+				}
+				return nil
+			})
 		})
-	})
 	sc.Step(`^"([^"]*)" shows nothing(?: by (SMS|WhatsApp))?$`, func(ctx context.Context, to, by string) error {
 		w := of(ctx)
 		if err := w.settle(ctx); err != nil {

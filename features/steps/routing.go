@@ -35,14 +35,15 @@ func (w *world) connector(ch, name string) sdk.ConnectorRequest {
 }
 
 func registerRouting(sc *godog.ScenarioContext) {
-	sc.Step(`^an? (SMS|e-mail) connector "([^"]*)" for "([^"]*)"$`, func(ctx context.Context, ch, name, tenant string) error {
-		w := of(ctx)
-		c, err := w.client(tenant)
-		if err == nil {
-			_, err = c.Connectors.Put(ctx, name, w.connector(ch, name))
-		}
-		return err
-	})
+	sc.Step(`^an? (SMS|e-mail) connector "([^"]*)" for "([^"]*)"$`,
+		func(ctx context.Context, ch, name, tenant string) error {
+			w := of(ctx)
+			c, err := w.client(tenant)
+			if err == nil {
+				_, err = c.Connectors.Put(ctx, name, w.connector(ch, name))
+			}
+			return err
+		})
 	sc.Step(`^an? (SMS|e-mail) connector "([^"]*)" for everybody limited to (\d+) per second$`,
 		func(ctx context.Context, ch, name string, rate int) error {
 			w := of(ctx)
@@ -63,7 +64,8 @@ func registerRouting(sc *godog.ScenarioContext) {
 			}
 			rule := sdk.Route{Channel: channels[ch], Prefix: prefix}
 			for _, row := range table.Rows {
-				rule.Targets = append(rule.Targets, sdk.RouteTarget{Connector: row.Cells[0].Value, Weight: number(row.Cells[1].Value)})
+				target := sdk.RouteTarget{Connector: row.Cells[0].Value, Weight: number(row.Cells[1].Value)}
+				rule.Targets = append(rule.Targets, target)
 			}
 			rules, err := c.Routes.List(ctx)
 			if err == nil {

@@ -54,7 +54,8 @@ func registerWays(sc *godog.ScenarioContext) {
 	})
 }
 
-// compareWays compares a message's legs with rows of channel, status, why it made way, and "won" for the one it counts by.
+// compareWays compares a message's legs with rows of channel, status, why it made way, and "won" for the one it counts
+// by.
 func compareWays(legs []sdk.LegState, table *godog.Table) error {
 	var got, want []string
 	for _, l := range legs {

@@ -98,6 +98,13 @@ func (w *world) client(name string) (*sdk.Client, error) {
 	if _, err := sandbox.Connect(context.Background(), c, at, w.box.URL); err != nil {
 		return nil, err
 	}
+	// An SMSC gives the receipts of an account to any of its connections: each tenant has an account of its own.
+	if err := c.Connectors.Delete(context.Background(), "sim-sms"); err != nil {
+		return nil, err
+	}
+	if _, err := c.Connectors.Put(context.Background(), "sim-sms", w.connector("SMS", "sim-sms-"+name)); err != nil {
+		return nil, err
+	}
 	w.tenants[name] = c
 	return c, nil
 }

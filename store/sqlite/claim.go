@@ -160,7 +160,7 @@ func (t *tx) lease(tn *tenant, r *row, c store.Claim) (out store.Claimed, err er
 	}
 	out = store.Claimed{
 		ID: r.id, Queue: delivery.Queue{Tenant: tn.slug, Channel: r.channel, Lane: r.lane}, To: r.to, Segments: r.segments,
-		Attempts: r.attempts, Epoch: r.epoch, PossibleDuplicate: r.flags&flagDuplicate != 0,
+		Attempts: r.attempts, Epoch: r.epoch, PossibleDuplicate: r.flags&flagDuplicate != 0, InDoubt: r.flags&flagDoubt != 0,
 		AtMostOnce: r.flags&flagAtMostOnce != 0, AcceptedAt: store.FromMillis(r.accepted),
 		ExpiresAt: store.FromMillis(r.expires), Leg: r.leg(), MoreLegs: r.leg() < r.lastLeg(),
 	}

@@ -60,7 +60,8 @@ func (r *row) blocked() bool {
 // address of its line, and must be saved.
 func (t *tx) leaveLine(r *row) error {
 	r.flags &^= flagOrdered
-	err := t.exec(`DELETE FROM ordered WHERE `+lineKey+` AND id = ?4`, r.tenant, int(r.channel), r.to, r.id[:])
+	err := t.exec(`DELETE FROM ordered WHERE `+lineKey+` AND place = (SELECT place FROM ordered
+		WHERE `+lineKey+` AND id = ?4 ORDER BY place LIMIT 1)`, r.tenant, int(r.channel), r.to, r.id[:])
 	if err != nil {
 		return err
 	}

@@ -151,7 +151,12 @@ func (t *tx) applyReceipt(tn *tenant, r *row, rc *delivery.Receipt, now time.Tim
 
 	ch, address := r.channel, r.to
 	current := of == r.leg() && r.flags&flagOvertaken == 0
+	fact := delivery.Fact{Kind: delivery.FactReceipt, Status: rc.Status, Account: rc.Account, Code: rc.Code,
+		Detail: rc.Detail, Leg: of}
 	switch {
+	case current && r.triesAgain(rc, now):
+		// It is about an attempt before the one under way, which decides.
+		fact.Kind, fact.Status, fact.Detail = delivery.FactLate, r.status, "an earlier attempt is "+rc.Status.String()
 	case current:
 		if changed, err = t.moveByReceipt(r, rc, now); err != nil {
 			return false, true, err
@@ -166,8 +171,8 @@ func (t *tx) applyReceipt(tn *tenant, r *row, rc *delivery.Receipt, now time.Tim
 	if at.IsZero() {
 		at = now
 	}
-	err = t.recordOn(tn, r, ch, delivery.Fact{Kind: delivery.FactReceipt, At: at, Status: rc.Status, Account: rc.Account,
-		Code: rc.Code, Detail: rc.Detail, Leg: of})
+	fact.At = at
+	err = t.recordOn(tn, r, ch, fact)
 	if err == nil && (rc.Class == delivery.BadRecipient || rc.Class == delivery.Consent) {
 		err = t.suppress(tn, store.Suppression{Channel: ch, To: address, Reason: rc.Class.String(),
 			Source: r.id.String(), At: now})
@@ -182,6 +187,13 @@ func (t *tx) applyReceipt(tn *tenant, r *row, rc *delivery.Receipt, now time.Tim
 // neverTried reports whether the current leg waits for its first attempt.
 func (r *row) neverTried() bool {
 	return claimable(r.status) && (r.epoch == 0 || len(r.legs) > 0 && r.legs[r.leg()].epoch == 0)
+}
+
+// triesAgain reports whether a receipt says that an attempt in doubt did not arrive while the next one is under way, of
+// a leg that another one follows: to go on with that now would be to have two legs under way.
+func (r *row) triesAgain(rc *delivery.Receipt, now time.Time) bool {
+	return r.status == delivery.StatusSending && r.flags&flagDoubt != 0 && r.hasNext(store.Millis(now)) &&
+		(rc.Status == delivery.StatusUndelivered || rc.Status == delivery.StatusFailed)
 }
 
 // moveByReceipt joins a receipt with the status of the message, which is that of the leg it is about.

@@ -29,10 +29,11 @@ func (s *Store) Settle(
 		settled := make([]store.Settled, len(outcomes))
 		for i := range outcomes {
 			var err error
+			t.refused = false
 			if settled[i], err = t.settle(&outcomes[i], now); err != nil {
 				return nil, err
 			}
-			settled[i].Ready = t.takeReady()
+			settled[i].Ready, settled[i].Suppressed = t.takeReady(), t.refused
 		}
 		return settled, nil
 	})
@@ -275,6 +276,15 @@ func (t *tx) late(tn *tenant, r *row, o *store.Outcome, at time.Time) (store.Set
 	}
 	if err := t.recordOn(tn, r, ch, f); err != nil {
 		return store.Settled{}, err
+	}
+	if len(r.legs) == 0 && o.Status == delivery.StatusSent {
+		account, err := t.account(o.Account)
+		if err == nil { // its receipts must find the message
+			err = t.handedOn(tn, r, account, o, at)
+		}
+		if err != nil {
+			return store.Settled{}, err
+		}
 	}
 	if of >= 0 {
 		if err := t.lateLeg(tn, r, of, o, at); err != nil {

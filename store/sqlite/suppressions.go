@@ -41,7 +41,7 @@ func (t *tx) suppress(tn *tenant, e store.Suppression) error {
 	if e.Reason == "" {
 		e.Reason = store.ReasonSuppressed
 	}
-	tn.suppresses = true
+	tn.suppresses, t.refused = true, true
 	return t.exec(`INSERT OR REPLACE INTO suppressions (tenant, recipient, channel, reason, source, at)
 		VALUES (?, ?, ?, ?, ?, ?)`, tn.n, e.To, int(e.Channel), e.Reason, e.Source, e.At)
 }

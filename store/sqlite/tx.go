@@ -27,6 +27,7 @@ type tx struct {
 
 	nextSeq   int64         // of the ledger; 0 = not read yet
 	anyParked bool          // there may be parked receipts
+	refused   bool          // the running op has suppressed an address
 	parked    map[int64]int // account → its parked receipts; what is not there is counted when it is needed
 	keyed     int           // accepts with a key, to pace the purge
 

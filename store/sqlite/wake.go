@@ -16,9 +16,8 @@ import (
 const (
 	wakeChunk = 512
 
-	heldFor        = `SELECT ` + rowColumns + ` FROM messages WHERE status = 3 AND reason = ?1 LIMIT ?2`
-	heldForAccount = `SELECT ` + rowColumns + ` FROM messages WHERE status = 3 AND reason = ?1 AND account = ?3 LIMIT ?2`
-	waitingOf      = `SELECT ` + rowColumns + ` FROM messages WHERE campaign = ? AND id > ? AND status BETWEEN 1 AND 4
+	heldFor   = `SELECT ` + rowColumns + ` FROM messages WHERE status = 3 AND reason = ?`
+	waitingOf = `SELECT ` + rowColumns + ` FROM messages WHERE campaign = ? AND id > ? AND status BETWEEN 1 AND 4
 		ORDER BY id LIMIT ?`
 )
 
@@ -44,44 +43,47 @@ func (s *Store) inChunks(ctx context.Context, f func(t *tx, after delivery.Messa
 }
 
 // Wake puts messages held for reason back in their queues, at the place that the time of their acceptance gives them.
-// With neither campaign nor account it wakes all that are held for the reason. When it fails, what it has counted is
-// awake; the next call goes on.
-func (s *Store) Wake(
-	ctx context.Context, sys store.System, now time.Time, reason string, campaign delivery.CampaignID,
-	account delivery.AccountID,
-) (int, error) {
+// When it fails, what it has counted is awake; the next call goes on.
+func (s *Store) Wake(ctx context.Context, sys store.System, now time.Time, h store.Held) (int, error) {
 	if err := checkSystem(sys); err != nil {
 		return 0, err
 	}
-	switch reason {
+	switch h.Reason {
 	case "":
 		return 0, errors.New("wake: no reason")
 	case store.ReasonOrdered:
 		return 0, errors.New("wake: a message that waits for the one before it is woken by that one alone")
 	}
-	if !campaign.IsZero() {
+	if !h.Campaign.IsZero() {
 		return s.inChunks(ctx, func(t *tx, after delivery.MessageID) (chunk, error) {
-			c, err := t.campaignByID(campaign)
+			c, err := t.campaignByID(h.Campaign)
 			if err != nil {
 				return chunk{}, err
 			}
-			if c.state == store.CampaignPaused && reason == store.ReasonCampaignPaused {
+			if c.state == store.CampaignPaused && h.Reason == store.ReasonCampaignPaused {
 				return chunk{done: true}, nil // they would be held again by the next claim
 			}
-			return t.wakeCampaign(c, after, now, reason)
+			return t.wakeCampaign(c, after, now, h.Reason)
 		})
 	}
 	return s.inChunks(ctx, func(t *tx, _ delivery.MessageID) (out chunk, err error) {
 		// Every message leaves the index of held messages as it is woken, so the first page is always the next one.
-		held, args := heldFor, []any{reason, wakeChunk}
-		if account != (delivery.AccountID{}) {
-			nr, err := t.account(account)
+		held, args := heldFor, []any{h.Reason}
+		if h.Tenant != "" {
+			tn, err := t.tenant(h.Tenant)
 			if err != nil {
 				return out, err
 			}
-			held, args = heldForAccount, append(args, nr)
+			held, args = held+` AND tenant = ?`, append(args, tn.n)
 		}
-		rows, err := t.rows(held, args...)
+		if h.Account != (delivery.AccountID{}) {
+			nr, err := t.account(h.Account)
+			if err != nil {
+				return out, err
+			}
+			held, args = held+` AND account = ?`, append(args, nr)
+		}
+		rows, err := t.rows(held+` LIMIT ?`, append(args, wakeChunk)...)
 		if err != nil {
 			return out, err
 		}

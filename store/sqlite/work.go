@@ -17,6 +17,9 @@ import (
 // nextQueue finds the first entry of the first queue after q.
 const nextQueue = `SELECT q, due FROM messages WHERE due IS NOT NULL AND q > ? ORDER BY q, due LIMIT 1`
 
+// nextAfter finds the first entry after a place. A comparison of rows: SQLite prepares q = ? AND due > ? anew each time.
+const nextAfter = `SELECT q, due FROM messages WHERE due IS NOT NULL AND (q, due) > (?, ?) ORDER BY q, due LIMIT 1`
+
 const dueInQueue = `SELECT id, due FROM messages WHERE due IS NOT NULL AND q = ? AND due <= ? AND (due, id) > (?, ?)
 	ORDER BY due, id LIMIT ?`
 
@@ -120,17 +123,29 @@ func (s *Store) NextDue(ctx context.Context, sys store.System, now time.Time) (t
 	}
 	return read(ctx, s, func(c *sqlite.Conn) (next time.Time, err error) {
 		for q := int64(-1); ; {
-			found, err := one(c, nextQueue, func(s *sqlite.Stmt) error { q = s.ColumnInt64(0); return nil }, q)
+			var due int64
+			found, err := one(c, nextQueue, func(s *sqlite.Stmt) error {
+				q, due = s.ColumnInt64(0), s.ColumnInt64(1)
+				return nil
+			}, q)
 			if err != nil || !found {
 				return next, err
 			}
-			_, err = one(c, `SELECT due FROM messages WHERE due IS NOT NULL AND q = ? AND due > ? ORDER BY due LIMIT 1`,
-				func(s *sqlite.Stmt) error {
-					if t := store.FromMillis(s.ColumnInt64(0)); next.IsZero() || t.Before(next) {
-						next = t
-					}
-					return nil
-				}, q, now)
+			note := func(due int64) {
+				if t := store.FromMillis(due); next.IsZero() || t.Before(next) {
+					next = t
+				}
+			}
+			if due > store.Millis(now) {
+				note(due)
+				continue
+			}
+			_, err = one(c, nextAfter, func(s *sqlite.Stmt) error {
+				if s.ColumnInt64(0) == q {
+					note(s.ColumnInt64(1))
+				}
+				return nil
+			}, q, now)
 			if err != nil {
 				return next, err
 			}

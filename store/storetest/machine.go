@@ -85,7 +85,6 @@ type legModel struct {
 	claim   *store.Claimed // under lease: its outcome is still to come
 	lastly  []store.Claimed
 	doubt   bool // the last claim ended in doubt, and waits to be settled
-	ended   bool // no leg goes any more but by a redrive
 	receipt int
 }
 

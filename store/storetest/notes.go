@@ -153,7 +153,7 @@ var noteTests = []sentence{
 		woken := 0
 		together(2, func(i int) {
 			if i == 0 {
-				woken, errs[0] = k.s.Wake(k.ctx, k.sys, k.now, "connector_down", delivery.CampaignID{}, account)
+				woken, errs[0] = k.s.Wake(k.ctx, k.sys, k.now, store.Held{Reason: "connector_down", Account: account})
 				return
 			}
 			_, errs[1] = k.s.Accept(k.ctx, acme, store.Acceptance{Now: k.now, Messages: []store.NewMessage{late}})

@@ -157,7 +157,7 @@ var orderTests = []sentence{
 	{"nobody else wakes a message that waits for its turn", func(k *kit) {
 		k.accept(inOrder("a"))
 		k.accept(inOrder("a"))
-		_, err := k.s.Wake(k.ctx, k.sys, k.now, store.ReasonOrdered, delivery.CampaignID{}, delivery.AccountID{})
+		_, err := k.s.Wake(k.ctx, k.sys, k.now, store.Held{Reason: store.ReasonOrdered})
 		k.is(err != nil, true, "a wake for that reason is refused")
 	}},
 }

@@ -63,3 +63,6 @@ CREATE TABLE clock (
     n    INTEGER PRIMARY KEY,
     seen INTEGER NOT NULL                      -- the latest time that anybody has told
 );
+
+-- A tenant's change wakes what is held of that tenant, and must not look through the others' messages for it.
+CREATE INDEX messages_held_tenant ON messages (reason, tenant) WHERE status = 3;
