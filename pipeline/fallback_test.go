@@ -344,7 +344,7 @@ func TestFallbackInEveryOrder(t *testing.T) {
 	}
 	all := scripts(receipts)
 	if testing.Short() {
-		all = all[:len(all)/10]
+		all = all[:len(all)/40]
 	}
 	p := newProofRig(t)
 	for n, script := range all {
