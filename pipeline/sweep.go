@@ -251,6 +251,9 @@ func (p *Pipeline) settleByPlan(
 	if len(outcomes) == 0 {
 		return nil
 	}
+	for i := range outcomes {
+		outcomes[i].From = of[i].Status // a worker may have come back between the look and now
+	}
 	settled, err := p.store.Settle(ctx, system, now, outcomes)
 	if err != nil && !temporary(err) && ctx.Err() == nil { // one of them is refused: it must not hold up the others
 		settled, err = p.recorder.oneByOne(outcomes), nil

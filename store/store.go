@@ -359,6 +359,7 @@ type Outcome struct {
 	ID      delivery.MessageID
 	Epoch   int
 	Writer  delivery.Writer // BySend or ByPlan
+	From    delivery.Status // what the decision was made from: it applies to no other; 0 = whatever the writer may move
 	Status  delivery.Status // must be a legal move for Writer
 	Account delivery.AccountID
 	// ProviderID is kept with Sent. IndexProviderID makes it findable for receipts that carry nothing else.

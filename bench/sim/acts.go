@@ -181,8 +181,13 @@ func (w *world) cancel(p *process, m *message) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.write("cancel %s: %s, %v", m, s, err)
-		if err == nil && s == delivery.StatusCanceled {
+		switch {
+		case err == nil && s == delivery.StatusCanceled:
 			m.canceled = true
+		case err == nil:
+			w.broken("a cancel of %s is answered with %s and no error", m, s)
+		case !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrOutcomeUnknown):
+			w.broken("a cancel is answered with %v", err)
 		}
 	}()
 }

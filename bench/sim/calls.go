@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -73,19 +74,31 @@ func (c *calls) Claim(ctx context.Context, s store.System, q store.Claim) ([]sto
 }
 
 func (c *calls) Settle(ctx context.Context, s store.System, now time.Time, o []store.Outcome) ([]store.Settled, error) {
-	names := make([]string, len(o))
-	for i := range o {
-		names[i] = fmt.Sprintf("%s/%d %s", c.p.w.name(o[i].ID), o[i].Epoch, o[i].Status)
+	// Some batches come in the order of a map. They are settled in the order of ids, so that a seed stays the same.
+	order := make([]int, len(o))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return bytes.Compare(o[a].ID[:], o[b].ID[:]) })
+	sorted, names := make([]store.Outcome, len(o)), make([]string, len(o))
+	for i, n := range order {
+		sorted[i] = o[n]
+		names[i] = fmt.Sprintf("%s/%d %s", c.p.w.name(o[n].ID), o[n].Epoch, o[n].Status)
 	}
 	return turn(ctx, c, "settle "+strings.Join(names, ","), func() ([]store.Settled, error) {
 		if c.p.w.opt.plant == plantLostOutcome && len(o) == 1 && o[0].Status == delivery.StatusDeferred {
 			return []store.Settled{{Applied: true, Status: o[0].Status}}, nil
 		}
-		got, err := c.Store.Settle(ctx, s, now, o)
-		if err == nil {
-			c.p.w.settled(now, o, got)
+		got, err := c.Store.Settle(ctx, s, now, sorted)
+		if err != nil {
+			return nil, err
 		}
-		return got, err
+		c.p.w.settled(now, sorted, got)
+		out := make([]store.Settled, len(got))
+		for i, n := range order {
+			out[n] = got[i]
+		}
+		return out, nil
 	})
 }
 
@@ -159,6 +172,7 @@ func (c *calls) Wake(ctx context.Context, s store.System, now time.Time, h store
 
 func (c *calls) Suppress(ctx context.Context, t delivery.TenantID, s []store.Suppression) error {
 	_, err := turn(ctx, c, fmt.Sprintf("suppress %s %s", t, s[0].To), func() (bool, error) {
+		c.p.w.anyStop.Store(true)
 		return true, c.Store.Suppress(ctx, t, s)
 	})
 	return err
@@ -212,9 +226,9 @@ func (h hints) Publish(topic string, messages ...*wm.Message) error {
 	}
 	// One after the other on each topic, as the broker has it, but by a channel: whoever waits for a mutex is not idle for
 	// synctest, and time would stand still.
-	turn, _ := h.p.topics.LoadOrStore(topic, make(chan struct{}, 1))
-	turn.(chan struct{}) <- struct{}{}
-	defer func() { <-turn.(chan struct{}) }()
+	lane, _ := h.p.topics.LoadOrStore(topic, make(chan struct{}, 1))
+	lane.(chan struct{}) <- struct{}{}
+	defer func() { <-lane.(chan struct{}) }()
 	switch h.p.w.gate.wait(h.p, "hint "+topic+" "+h.p.w.names(ids)) {
 	case refuse, dead:
 		return errSimulated

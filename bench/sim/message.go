@@ -40,8 +40,15 @@ type message struct {
 	hands []*handover
 
 	proven [store.MaxLegs]bool // a receipt for the leg has moved the message on
+	said   []said              // receipts that the engine has taken
 	known  bool                // a receipt came for it while it waited, and was only written down
 	asked  bool                // its provider has said decisively what became of a doubt
+}
+
+// said is one receipt.
+type said struct {
+	ref    string
+	status delivery.Status
 }
 
 // way is one leg.

@@ -169,7 +169,7 @@ func (c connector) Send(ctx context.Context, m *delivery.Outgoing) (delivery.Sen
 	select {
 	case <-wait:
 	case <-ctx.Done():
-		err = ctx.Err()
+		does.name, err = does.name+", cut off", ctx.Err()
 	case <-c.p.gone:
 		w.leave(h, does.name+", process gone")
 		return delivery.Sent{}, errCut

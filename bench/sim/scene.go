@@ -54,13 +54,9 @@ func (s *scene) roll(of string, n ...int) float64 {
 	return rand.New(rand.NewPCG(h.Sum64(), s.seed)).Float64()
 }
 
-// can says which features the engine under test has: a tree in the middle of a change may lack some.
-type can struct{ legs, order, dead bool }
-
 type drawing struct {
 	*rand.Rand
 	*scene
-	can can
 }
 
 func (d *drawing) often(p float64) bool { return d.Float64() < p }
@@ -72,8 +68,8 @@ func (d *drawing) between(a, b time.Duration) time.Duration {
 func pick[T any](d *drawing, of ...T) T { return of[d.IntN(len(of))] }
 
 // draw makes the scene of a seed.
-func draw(seed uint64, can can) *scene {
-	d := &drawing{Rand: rand.New(rand.NewPCG(seed, 0x5ce7e)), scene: &scene{seed: seed}, can: can}
+func draw(seed uint64) *scene {
+	d := &drawing{Rand: rand.New(rand.NewPCG(seed, 0x5ce7e)), scene: &scene{seed: seed}}
 	d.chaos = d.between(20*time.Second, 3*time.Minute)
 	d.lease = pick(d, 10*time.Second, 20*time.Second, time.Minute)
 	d.inFlight = pick(d, 8, 64, 8192)
@@ -134,12 +130,11 @@ func (d *drawing) account(n int) *account {
 	if d.often(0.3) {
 		a.rate, a.burst = pick(d, 0.5, 1, 5, 50), float64(d.IntN(3))
 	}
-	for i := range d.IntN(3) {
+	for range d.IntN(3) {
 		if d.often(0.3) {
 			from := d.between(0, d.chaos)
 			a.downs = append(a.downs, span{from, from + d.between(time.Second, 40*time.Second)})
 		}
-		_ = i
 	}
 	a.id = accountID(d.seed, n)
 	return a
@@ -173,7 +168,7 @@ func (d *drawing) drawMessages() {
 		for range 1 + d.IntN(4)*d.IntN(2) {
 			m := &message{n: len(d.messages), batch: batch, at: at, tenant: d.tenants[tenant].ID}
 			m.lane = pick(d, delivery.Urgent, delivery.Normal, delivery.Normal, delivery.Bulk)
-			m.ttl = pick(d, 3*time.Second, 20*time.Second, 2*time.Minute, time.Hour, time.Hour, 6*time.Hour)
+			m.ttl = pick(d, 3*time.Second, 20*time.Second, 2*time.Minute, 10*time.Minute, 20*time.Minute, time.Hour)
 			if d.often(0.2) {
 				m.delay = d.between(time.Second, time.Minute)
 				m.ttl += m.delay
@@ -182,7 +177,7 @@ func (d *drawing) drawMessages() {
 			m.category, m.tag = pick(d, "", "otp", "marketing"), pick(d, "", "blue")
 			m.template = d.often(0.2)
 			d.ways(m)
-			if d.can.order && len(m.ways) == 1 && d.often(0.3) {
+			if len(m.ways) == 1 && d.often(0.3) {
 				m.key = pick(d, "a", "b")
 			}
 			d.messages = append(d.messages, m)
@@ -193,7 +188,7 @@ func (d *drawing) drawMessages() {
 // ways draws the legs of a message. Most go where there is an account.
 func (d *drawing) ways(m *message) {
 	legs := 1
-	if d.can.legs && d.often(0.35) {
+	if d.often(0.35) {
 		legs += 1 + d.IntN(store.MaxLegs-1)
 	}
 	used := map[delivery.Channel]bool{}
@@ -250,8 +245,6 @@ func (d *drawing) drawActs() {
 	add(pick(d, 0, 0, 0.5), 4, "kill", 0, 20*time.Second)
 	add(pick(d, 0, 0, 0.4), 2, "restart", 0, 2*time.Second)
 	add(pick(d, 0, 0, 0, 0.5), 2, "turn", 0, 0)
-	if d.can.dead {
-		add(busy/2, 3, "redrive", len(d.tenants), 0)
-		add(busy/4, 1, "drop", len(d.tenants), 0)
-	}
+	add(busy/2, 3, "redrive", len(d.tenants), 0)
+	add(busy/4, 1, "drop", len(d.tenants), 0)
 }

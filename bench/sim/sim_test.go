@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -17,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/msgctl/msgctl/delivery"
-	"github.com/msgctl/msgctl/store"
 	"github.com/msgctl/msgctl/store/sqlite"
 )
 
@@ -49,7 +46,6 @@ func options(t *testing.T) Options {
 	require.NoError(t, s.Close())
 	o.Blank, err = os.ReadFile(filepath.Join(blank, "msgctl.db"))
 	require.NoError(t, err)
-	o.can = abilities(t, filepath.Join(dir, "try"))
 	return o
 }
 
@@ -59,38 +55,6 @@ func ramDir() string {
 		return "/dev/shm"
 	}
 	return ""
-}
-
-// abilities tries what the store can do.
-func abilities(t *testing.T, dir string) (c can) {
-	ctx, now := context.Background(), time.Now()
-	s, err := sqlite.Open(ctx, sqlite.Options{Dir: dir})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, s.Close()) }()
-	require.NoError(t, s.CreateTenant(ctx, system, store.Tenant{ID: "try", CreatedAt: now}))
-	_, err = s.DeadLetters(ctx, "try", store.DeadLetterQuery{MessageQuery: store.MessageQuery{Limit: 1}})
-	c.dead = !errors.Is(err, errors.ErrUnsupported)
-	ids := delivery.NewIDs(time.Now)
-	one := func(change func(*store.NewMessage)) store.Message {
-		m := store.NewMessage{
-			ID: ids.Message(), Channel: delivery.SMS, Lane: delivery.Normal, To: "+12025550100", Payload: []byte("{}"), Segments: 1,
-			DueAt: now, ExpiresAt: now.Add(time.Hour),
-		}
-		change(&m)
-		_, err := s.Accept(ctx, "try", store.Acceptance{Now: now, Messages: []store.NewMessage{m}})
-		require.NoError(t, err)
-		got, err := s.Message(ctx, "try", m.ID)
-		require.NoError(t, err)
-		return got
-	}
-	legs := one(func(m *store.NewMessage) {
-		m.Success, m.Within = delivery.StatusSent, time.Minute
-		m.Then = []store.NewLeg{{Channel: delivery.Email, To: "a@example.com", Payload: []byte("{}"), Segments: 1, Success: delivery.StatusSent}}
-	})
-	c.legs = len(legs.Legs) == 2
-	one(func(m *store.NewMessage) { m.OrderingKey = "k" })
-	c.order = one(func(m *store.NewMessage) { m.OrderingKey = "k" }).Reason == store.ReasonOrdered
-	return c
 }
 
 // run runs a seed without the collector in between, which would change the turns that goroutines take.
@@ -117,7 +81,7 @@ func TestSeeds(t *testing.T) {
 			sum.add(r.Sum)
 		})
 	}
-	t.Logf("%d seeds in %s: %+v, with %+v", *seeds, time.Since(began), sum, o.can)
+	t.Logf("%d seeds in %s: %+v", *seeds, time.Since(began), sum)
 }
 
 // TestReplay runs seeds twice: what happens must be the same, byte for byte.

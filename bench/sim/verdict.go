@@ -149,6 +149,26 @@ func (w *world) explained(m *message, now *store.Message, facts []delivery.Fact)
 	}
 	if len(m.ways) > 1 {
 		w.winner(m, now)
+	} else {
+		w.believed(m, now)
+	}
+}
+
+// believed checks that a message's status is no worse than what receipts have said of the attempt that it was sent with.
+func (w *world) believed(m *message, now *store.Message) {
+	if now.Status < delivery.StatusSent || now.Status > delivery.StatusUndelivered || m.known {
+		return
+	}
+	status := delivery.StatusSent
+	for range m.said { // whatever their order was
+		for _, s := range m.said {
+			if s.ref == now.ProviderID {
+				status, _ = delivery.AfterReceipt(now.Channel, status, s.status)
+			}
+		}
+	}
+	if to, more := delivery.AfterReceipt(now.Channel, now.Status, status); more {
+		w.broken("%s is %s, and its provider has said %s", m, now.Status, to)
 	}
 }
 
@@ -179,14 +199,16 @@ func (w *world) winner(m *message, now *store.Message) {
 // steps replays a message's facts: every step must be a legal move by somebody.
 func (w *world) steps(m *message, facts []delivery.Fact) {
 	var status delivery.Status
-	epoch, leg, free := 0, 0, false
+	epoch, leg, free, doubted := 0, 0, false, false
 	var notBefore time.Time
 	ch := m.ways[0].channel
 	for i := range facts {
 		f := &facts[i]
 		switch {
 		case f.Kind == delivery.FactReceipt:
-			if f.Leg == leg {
+			if doubted && status == delivery.StatusSending {
+				free = true // it may be about an attempt before the one that is under way
+			} else if f.Leg == leg {
 				if to, changed := delivery.AfterReceipt(ch, status, f.Status); changed {
 					status = to
 				}
@@ -218,6 +240,7 @@ func (w *world) steps(m *message, facts []delivery.Fact) {
 			epoch = f.Epoch
 		}
 		status, free = f.Status, false
+		doubted = doubted || f.Kind == delivery.FactAmbiguous
 	}
 }
 

@@ -31,7 +31,7 @@ func (w *world) claimed(p *process, q store.Claim, got []store.Claimed) {
 			continue
 		}
 		at := m.ways[min(c.Leg, len(m.ways)-1)]
-		if _, no, err := p.store.Suppressed(w.ctx, m.tenant, at.channel, at.to); err == nil && no {
+		if w.stopped(p, m.tenant, at) {
 			w.bad("%s is claimed, and its address is suppressed", m)
 		}
 		if m.key != "" && !m.redriven {
@@ -61,6 +61,15 @@ func (w *world) claimed(p *process, q store.Claim, got []store.Claimed) {
 	}
 }
 
+// stopped reports whether an address is suppressed.
+func (w *world) stopped(p *process, t delivery.TenantID, to way) bool {
+	if !w.anyStop.Load() { // which saves a look for most claims of most seeds
+		return false
+	}
+	_, no, err := p.store.Suppressed(w.ctx, t, to.channel, to.to)
+	return err == nil && no
+}
+
 // inOrder checks that nothing before m with the same ordering key still waits.
 func (w *world) inOrder(p *process, m *message) {
 	for _, o := range w.messages {
@@ -82,6 +91,9 @@ func (w *world) settled(now time.Time, outcomes []store.Outcome, got []store.Set
 		m := w.byID[o.ID]
 		if m == nil || i >= len(got) || !got[i].Applied {
 			continue
+		}
+		if o.Suppress {
+			w.anyStop.Store(true)
 		}
 		if o.Epoch != m.epoch {
 			w.broken("an outcome of %s with epoch %d is applied, and its claim is %d", m, o.Epoch, m.epoch)
@@ -108,6 +120,12 @@ func (w *world) reported(receipts []delivery.Receipt, got []store.Reported) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range got {
+		if receipts[i].Class != 0 {
+			w.anyStop.Store(true)
+		}
+		if m := w.byRef[receipts[i].ProviderID]; m != nil {
+			m.said = append(m.said, said{receipts[i].ProviderID, receipts[i].Status})
+		}
 		if m := w.byID[got[i].Message]; m != nil {
 			if leg := w.legOf(m, receipts[i].Account); leg >= 0 && got[i].Changed {
 				m.proven[leg] = true
@@ -141,7 +159,7 @@ func (w *world) redriven(ids []delivery.MessageID, got []store.Redriven, expires
 // enter begins a hand-over: the moment before the first byte leaves. It returns false for a process that is gone.
 func (w *world) enter(c connector, x *delivery.Outgoing) (*handover, bool) {
 	p, a, m, now := c.p, c.a, w.byID[x.ID], w.clock.Now()
-	_, stopped, _ := p.store.Suppressed(w.ctx, x.Tenant, x.Channel, x.To)
+	stopped := w.stopped(p, x.Tenant, way{channel: x.Channel, to: x.To})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if p.dead.Load() {
@@ -248,7 +266,7 @@ func (w *world) take(h *handover) {
 		}
 	}
 	w.mu.Lock()
-	h.taken = true
+	h.taken, w.byRef[h.ref()] = true, h.m
 	w.sum.Taken++
 	w.mu.Unlock()
 	w.receipts(h)

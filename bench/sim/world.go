@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,6 @@ type Options struct {
 	Blank []byte       // a database file as store/sqlite makes it, to save the time of making one
 	Log   *slog.Logger // of the engine; nil = none
 	Steps bool         // the log has every step of the driver
-	can   can
 	plant plant
 }
 
@@ -86,7 +86,9 @@ type world struct {
 	turned    bool
 	stretched time.Duration // when time last passed though there was work
 
-	byID map[delivery.MessageID]*message
+	byID    map[delivery.MessageID]*message
+	byRef   map[string]*message // by the id that a provider gave it
+	anyStop atomic.Bool         // an address may be suppressed
 
 	mu         sync.Mutex
 	planned    []act
@@ -102,8 +104,8 @@ type world struct {
 func Run(t *testing.T, seed uint64, o Options) (r Result) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
-			scene: draw(seed, o.can), opt: o, ctx: context.Background(), dir: o.Dir, clock: newClock(), gate: newGate(),
-			rnd: rand.New(rand.NewPCG(seed, 0xd21fe5)), began: time.Now(), byID: map[delivery.MessageID]*message{},
+			scene: draw(seed), opt: o, ctx: context.Background(), dir: o.Dir, clock: newClock(), gate: newGate(),
+			rnd: rand.New(rand.NewPCG(seed, 0xd21fe5)), began: time.Now(), byID: map[delivery.MessageID]*message{}, byRef: map[string]*message{},
 		}
 		w.sum.Ends = map[delivery.Status]int{}
 		for _, a := range w.accounts {
@@ -199,9 +201,9 @@ var system = store.AsSystem("simulation")
 
 // Bounds of a run, far beyond what a healthy one needs.
 const (
-	mostSteps = 60_000
+	mostSteps = 40_000
 	mostTime  = 100 * time.Hour
-	mostBusy  = 30 * time.Minute // healed, and never at rest
+	mostBusy  = 20 * time.Minute // healed, and never at rest
 )
 
 // drive lets one thing after the other happen, until nothing is left to happen.
@@ -344,8 +346,8 @@ func (w *world) advance() bool {
 	if a, ok := w.next(); ok {
 		sooner(w.began.Add(a.at))
 	}
+	quiet := false
 	if w.now != nil {
-		quiet := false
 		if w.now.up.Load() && w.now.hurry == nil {
 			ctx := context.WithValue(w.ctx, direct{}, true)
 			var err error
@@ -359,9 +361,7 @@ func (w *world) advance() bool {
 				}
 			}
 		}
-		if quiet {
-			w.busySince = w.passed()
-		} else {
+		if !quiet {
 			if w.healed && w.passed()-w.busySince > mostBusy {
 				w.bad("the engine is never at rest, though all is well")
 				return false
@@ -387,6 +387,9 @@ func (w *world) advance() bool {
 	select {
 	case <-t.C:
 	case <-w.gate.came:
+	}
+	if quiet {
+		w.busySince = w.passed()
 	}
 	return true
 }

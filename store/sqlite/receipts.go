@@ -189,11 +189,11 @@ func (r *row) neverTried() bool {
 	return claimable(r.status) && (r.epoch == 0 || len(r.legs) > 0 && r.legs[r.leg()].epoch == 0)
 }
 
-// triesAgain reports whether a receipt says that an attempt in doubt did not arrive while the next one is under way, of
-// a leg that another one follows: to go on with that now would be to have two legs under way.
+// triesAgain reports whether a receipt tells of an attempt in doubt while the next one is under way, of a leg that
+// another one follows: to go on with that now, or when the leg's time ends, would be to have two legs under way.
 func (r *row) triesAgain(rc *delivery.Receipt, now time.Time) bool {
 	return r.status == delivery.StatusSending && r.flags&flagDoubt != 0 && r.hasNext(store.Millis(now)) &&
-		(rc.Status == delivery.StatusUndelivered || rc.Status == delivery.StatusFailed)
+		(rc.Status == delivery.StatusUndelivered || rc.Status == delivery.StatusSent)
 }
 
 // moveByReceipt joins a receipt with the status of the message, which is that of the leg it is about.

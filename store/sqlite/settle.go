@@ -80,6 +80,9 @@ func (t *tx) settle(o *store.Outcome, at time.Time) (store.Settled, error) {
 	if err != nil {
 		return none, err
 	}
+	if o.From != 0 && r.status != o.From {
+		return store.Settled{Status: r.status}, nil // somebody else was first, and the decision is about what was
+	}
 	now := store.Millis(at)
 	open := r.epoch == o.Epoch && r.flags&flagOpen != 0
 	inDoubt := o.Writer == delivery.ByPlan && r.status == delivery.StatusAmbiguous && r.epoch == o.Epoch
