@@ -45,6 +45,7 @@ func (m *passage) end(o store.Outcome) {
 		o.Account = m.account.ID
 	}
 	o.Route, o.Content = m.route, m.content
+	o.Until = upToMilli(o.Until)
 	m.bound(&o)
 	m.outcome, m.ended = o, true
 }
@@ -58,4 +59,13 @@ func (m *passage) hold(reason, detail string, until time.Time) {
 // that was accepted later.
 func (m *passage) giveBack(why string) {
 	m.end(store.Outcome{Status: delivery.StatusQueued, Reason: why, Until: m.AcceptedAt})
+}
+
+// upToMilli is the first whole millisecond at or after t. The store keeps no finer times and cuts them: a message whose
+// account rests until a moment within this millisecond would be due at once, and held again, until the moment has come.
+func upToMilli(t time.Time) time.Time {
+	if cut := t.Truncate(time.Millisecond); cut.Before(t) {
+		return cut.Add(time.Millisecond)
+	}
+	return t
 }
