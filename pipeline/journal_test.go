@@ -164,7 +164,7 @@ func TestAnOutcomeSurvivesTheJournal(t *testing.T) {
 		ID: m.ID, Epoch: m.Epoch, Writer: delivery.BySend, Status: delivery.StatusDeferred, Account: delivery.AccountID{9},
 		ProviderID: "p\x00\u2028<>&", IndexProviderID: true, Reason: "451", Detail: "später “x”", Attempted: true, Duplicate: true,
 		Until: time.Date(2026, 3, 1, 12, 0, 0, 123e6, time.UTC), Suppress: true, Segments: 3,
-		NextLeg: true, Route: "rule 2: +91", Content: "otp v3",
+		NextLeg: true, Route: "rule 2: +91", Content: "otp v3", From: delivery.StatusSending,
 	}
 	for v, i := reflect.ValueOf(m.outcome), 0; i < v.NumField(); i++ {
 		require.False(t, v.Field(i).IsZero(), "field %s is not tried", v.Type().Field(i).Name)
