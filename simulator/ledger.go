@@ -32,9 +32,12 @@ type Entry struct {
 type Ledger struct {
 	mu      sync.Mutex
 	limit   int
-	entries []Entry
+	pages   [][]Entry // full but the last: one growing list would be copied now and then, while everybody waits
+	n       int       // entries in pages
 	dropped int
 }
+
+const ledgerPage = 1024
 
 func newLedger(limit int) *Ledger {
 	if limit <= 0 {
@@ -50,24 +53,37 @@ func (l *Ledger) add(e Entry) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e.Seq = l.dropped + len(l.entries) + 1
-	if len(l.entries) >= l.limit {
-		half := l.limit / 2
-		l.dropped += half
-		l.entries = append([]Entry(nil), l.entries[half:]...)
+	e.Seq = l.dropped + l.n + 1
+	for l.n >= l.limit {
+		l.dropped += len(l.pages[0])
+		l.n -= len(l.pages[0])
+		l.pages[0] = nil
+		l.pages = l.pages[1:]
 	}
-	l.entries = append(l.entries, e)
+	last := len(l.pages) - 1
+	if last < 0 || len(l.pages[last]) == cap(l.pages[last]) {
+		l.pages = append(l.pages, make([]Entry, 0, min(ledgerPage, max(l.limit/2, 1))))
+		last++
+	}
+	l.pages[last] = append(l.pages[last], e)
+	l.n++
 }
 
 // Entries returns a copy of the entries with a sequence above after.
 func (l *Ledger) Entries(after int) []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	from := max(after-l.dropped, 0)
-	if from >= len(l.entries) {
+	skip := max(after-l.dropped, 0)
+	if skip >= l.n {
 		return nil
 	}
-	return append([]Entry(nil), l.entries[from:]...)
+	out := make([]Entry, 0, l.n-skip)
+	for _, page := range l.pages {
+		from := min(skip, len(page))
+		skip -= from
+		out = append(out, page[from:]...)
+	}
+	return out
 }
 
 // To returns the entries for one recipient on a channel that were taken.
@@ -75,9 +91,11 @@ func (l *Ledger) To(ch delivery.Channel, to string) []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []Entry
-	for _, e := range l.entries {
-		if e.To == to && e.Taken && e.Channel == ch.String() {
-			out = append(out, e)
+	for _, page := range l.pages {
+		for i := range page {
+			if e := &page[i]; e.To == to && e.Taken && e.Channel == ch.String() {
+				out = append(out, *e)
+			}
 		}
 	}
 	return out
@@ -87,7 +105,7 @@ func (l *Ledger) To(ch delivery.Channel, to string) []Entry {
 func (l *Ledger) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.dropped + len(l.entries)
+	return l.dropped + l.n
 }
 
 // Summary counts by channel and outcome, and how many were taken in all.
@@ -102,12 +120,14 @@ type Summary struct {
 func (l *Ledger) Summary() Summary {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := Summary{Seen: l.dropped + len(l.entries), Dropped: l.dropped, Counts: map[string]int{}}
-	for _, e := range l.entries {
-		if e.Taken {
-			s.Taken++
+	s := Summary{Seen: l.dropped + l.n, Dropped: l.dropped, Counts: map[string]int{}}
+	for _, page := range l.pages {
+		for i := range page {
+			if page[i].Taken {
+				s.Taken++
+			}
+			s.Counts[page[i].Channel+" "+page[i].Outcome]++
 		}
-		s.Counts[e.Channel+" "+e.Outcome]++
 	}
 	return s
 }

@@ -131,7 +131,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if s.pool, err = openReaders(s.path, readers); err != nil {
 		return nil, fmt.Errorf("open %s: %w", s.path, err)
 	}
-	s.writer = startWriter(conn, s.log)
+	if s.writer, err = startWriter(conn, s.path, s.log); err != nil {
+		return nil, fmt.Errorf("open %s: %w", s.path, err)
+	}
 	s.finishMoves(left)
 	return s, nil
 }
@@ -180,7 +182,7 @@ func openWriter(path string) (*sqlite.Conn, error) {
 	for _, p := range []string{
 		"PRAGMA page_size = 8192", // before the first table; no effect afterwards
 		"PRAGMA synchronous = FULL",
-		"PRAGMA wal_autocheckpoint = 4000", // pages: about 32 MB
+		"PRAGMA wal_autocheckpoint = 0", // see checkpointer
 		"PRAGMA journal_size_limit = 67108864",
 		"PRAGMA cache_size = -24576", // 24 MB: more costs memory and gains nothing measurable
 		"PRAGMA temp_store = MEMORY",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -54,14 +55,17 @@ func stall(t *testing.T, s *Store) (release func()) {
 	}
 }
 
+// queued counts the ops that wait for the next groups.
+func (w *writer) queued() int { return len(w.small) + len(w.large) }
+
 // queue starts calls that end up in one group behind a stalled writer, in order.
 func queue(s *Store, calls ...func() error) (wait func() []error) {
 	errs := make([]error, len(calls))
 	var wg sync.WaitGroup
 	for i, call := range calls {
-		before := len(s.writer.ops)
+		before := s.writer.queued()
 		wg.Go(func() { errs[i] = call() })
-		for len(s.writer.ops) == before {
+		for s.writer.queued() == before {
 			runtime.Gosched()
 		}
 	}
@@ -259,4 +263,81 @@ func TestHotStatementsUseIndexes(t *testing.T) {
 		require.Contains(t, plan, index, sql)
 		require.NotContains(t, plan, "TEMP B-TREE", sql)
 	}
+}
+
+// A message of a person who waits goes before batches that came first, and no batch is starved by such messages.
+func TestFewRowsGoBeforeMany(t *testing.T) {
+	s := testStore(t)
+	release := stall(t, s)
+	var order []string
+	note := func(what string, rows int) func() error {
+		return func() error {
+			_, err := write(context.Background(), s, rows, func(*tx) (struct{}, error) {
+				order = append(order, what)
+				return struct{}{}, nil
+			})
+			return err
+		}
+	}
+	wait := queue(s, note("batch", 256), note("batch", 256), note("batch", 256), note("batch", 256), note("one", 1), note("one", 1))
+	release()
+	for _, err := range wait() {
+		require.NoError(t, err)
+	}
+	require.Equal(t, []string{"one", "one", "batch", "batch", "batch", "batch"}, order)
+
+	release = stall(t, s)
+	order = nil
+	calls := []func() error{note("batch", 256)}
+	for range 3 * opsPerCommit {
+		calls = append(calls, note("one", 1))
+	}
+	wait = queue(s, calls...)
+	release()
+	for _, err := range wait() {
+		require.NoError(t, err)
+	}
+	require.Less(t, slices.Index(order, "batch"), opsPerCommit, "a batch waits for one group at most")
+}
+
+// The log is moved into the database while commits go on, and begins anew.
+func TestTheLogDoesNotGrowWithoutBound(t *testing.T) {
+	s := testStore(t)
+	wal := s.writer.wal
+	_, err := write(t.Context(), s, 1, func(x *tx) (struct{}, error) { return struct{}{}, x.exec(`CREATE TABLE big (b BLOB)`) })
+	require.NoError(t, err)
+	page := make([]byte, 8000)
+	most, anew, last := 0, 0, 0
+	fill := func(n int) {
+		for range n {
+			_, err := write(t.Context(), s, 100, func(x *tx) (none struct{}, err error) {
+				for range 100 {
+					err = errors.Join(err, x.exec(`INSERT INTO big (b) VALUES (?)`, page))
+				}
+				return none, err
+			})
+			require.NoError(t, err)
+		}
+	}
+	for range 400 {
+		fill(1)
+		n := wal.frames()
+		most = max(most, n)
+		if n < last {
+			anew++
+		}
+		last = n
+	}
+	require.Positive(t, anew, "the log never began anew")
+	require.Less(t, most, 20_000, "of 40,000 frames")
+
+	// A reader that stays keeps it from beginning anew; when it has gone, it does.
+	conn := <-s.pool.free
+	require.NoError(t, exec(conn, "BEGIN"))
+	require.NoError(t, query(conn, "SELECT count(*) FROM tenants", nil))
+	fill(100)
+	require.Greater(t, wal.frames(), 9000)
+	require.NoError(t, exec(conn, "ROLLBACK"))
+	s.pool.free <- conn
+	require.Eventually(t, func() bool { fill(5); return wal.frames() < 5000 }, 20*time.Second, time.Millisecond)
 }
