@@ -228,6 +228,12 @@ func (s *situation) blocked(e *sdk.Explanation, reason, account, detail string, 
 		e.Summary = fmt.Sprintf("It is held because %s cannot work%s; the next try is%s.", connector, why, s.at(until))
 		e.WouldChange = append(e.WouldChange, "find out why: msgctl connector test "+orName(account),
 			"or add another connector: msgctl connector add")
+	case "connector_busy":
+		e.Summary = fmt.Sprintf("It is held because %s has more to do than it gets done%s; its turn is about%s.", connector, why,
+			s.at(until))
+		e.WouldChange = append(e.WouldChange, "find out how long the provider takes: msgctl connector test "+orName(account),
+			"allow more attempts at once (setting concurrency): msgctl connector add",
+			"or add another connector: msgctl connector add")
 	case "no_connector":
 		e.Summary = fmt.Sprintf("It is held because there is no connector for %s.", s.msg.Channel)
 		e.WouldChange = append(e.WouldChange, "msgctl connector add")

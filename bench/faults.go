@@ -136,6 +136,7 @@ func (l beat) neighbours(s seen, before, d time.Duration) table {
 	}
 	t.add("account", "p50 before", "p99 before", "p50 during", "p99 during", "ratio p99", "verdict")
 	for who := 3; who < len(providers); who++ {
+		t.notes = append(t.notes, providers[who]+", the worst of each second: "+l.worst(s, who))
 		phase := func(from, to time.Duration) (p50, p99 float64) {
 			took := l.took(s, func(i int) bool {
 				at := l.due(i).Sub(l.start)
@@ -152,6 +153,19 @@ func (l beat) neighbours(s seen, before, d time.Duration) table {
 		t.add(providers[who], half, slow, half2, slow2, slow2/slow, verdict)
 	}
 	return t
+}
+
+// worst is the longest that a message of an account had to wait, in ms, by the second in which it was accepted.
+func (l beat) worst(s seen, who int) string {
+	most := make([]int, int(l.of/time.Second)+1)
+	at := s.times()
+	for i := who; i < l.n; i += l.rows {
+		if us, ok := at[channels()[0].key(l.first+i)]; ok {
+			n := &most[int(l.due(i).Sub(l.start)/time.Second)]
+			*n = max(*n, int(time.UnixMicro(us).Sub(l.due(i)).Milliseconds()))
+		}
+	}
+	return strings.Trim(fmt.Sprint(most), "[]")
 }
 
 // returns says how fast the messages of the accounts that failed arrive once they work again.

@@ -259,7 +259,17 @@ func (p *Pipeline) overflow(s *station, l *lane, d limits.Decision, now time.Tim
 		}
 		at = next(at, l.waiting[keep])
 	}
-	if keep == len(l.waiting) {
+	// A provider that asks to slow down again and again lets nobody wait for long at once, and yet little through: what is
+	// pinned to it must not use up all that may be claimed of its queue.
+	few := keep
+	if d.Blocking < 0 {
+		perSecond, rise = s.pace.at(now), s.pace.step
+		few = min(keep, leastKept+int(perSecond*horizon.Seconds()))
+		if at = d.NotBefore; perSecond > 0 {
+			at = at.Add(seconds(float64(few) / perSecond))
+		}
+	}
+	if few == len(l.waiting) {
 		p.planner.note(l.key.queue, why)
 		return
 	}
@@ -271,21 +281,26 @@ func (p *Pipeline) overflow(s *station, l *lane, d limits.Decision, now time.Tim
 		at = booked
 	}
 	block := false
-	for _, m := range l.waiting[keep:] {
-		if !alone && !m.alone {
-			m.giveBack(ReasonRateLimited)
-			block = true
-		} else {
+	kept := l.waiting[:few]
+	for i, m := range l.waiting[few:] {
+		switch {
+		case alone || m.alone:
 			m.hold(ReasonRateLimited, detail, at)
 			if perSecond > 0 {
 				at = next(at, m)
 				s.book(l.key, at, now)
 			}
+		case few+i < keep:
+			kept = append(kept, m)
+			continue
+		default:
+			m.giveBack(ReasonRateLimited)
+			block = true
 		}
 		*back = append(*back, m)
 	}
-	clear(l.waiting[keep:])
-	l.waiting = l.waiting[:keep]
+	clear(l.waiting[len(kept):])
+	l.waiting = kept
 	if block {
 		p.planner.block(l.key.queue, now.Add(horizon/2), max(keep, 1), why)
 	} else {

@@ -27,7 +27,7 @@ type pace struct {
 
 const (
 	paceDrop   = 0.7 // of the rate is left after a "slow down"
-	paceSteps  = 20  // of a second until what it had then is made up for, from nothing
+	paceSteps  = 20  // of a second until what it had of late is made up for, from nothing
 	paceLeast  = 1.0 // per second: less is the business of the pause after each "slow down"
 	paceUnmet  = 10 * time.Second
 	bestFading = 0.98 // of best is left after a second: half after half a minute
@@ -42,7 +42,11 @@ func (p *pace) took(cost float64, now time.Time) {
 	if d := now.Sub(p.since); d >= time.Second || d < 0 {
 		seconds := max(d.Seconds(), 1)
 		p.was = p.now / seconds
-		p.best = max(p.best*bestFading, p.now) * math.Pow(bestFading, seconds-1)
+		if p.perSecond == 0 {
+			p.best = max(p.best*bestFading, p.now) * math.Pow(bestFading, seconds-1)
+		} else { // what is bounded says nothing about what there is to send
+			p.best = max(p.best, p.now)
+		}
 		p.now, p.since = 0, now
 	}
 	p.now += cost
@@ -54,7 +58,7 @@ func (p *pace) slowDown(now time.Time) {
 	if from == 0 {
 		p.took(0, now)
 		from = max(p.now, p.was, paceLeast)
-		p.step = max(from/paceSteps, 0.1)
+		p.step = max(from, p.best, 1) / paceSteps
 	}
 	p.begin(max(from*paceDrop, paceLeast), now)
 }

@@ -21,6 +21,7 @@ type passage struct {
 	refusals int64             // of its tenant, as counted before its claim
 	ways     int64             // as counted before its account was chosen
 	content  string            // what was rendered, such as "otp v3"; "" = literal content
+	began    time.Time         // when a worker took it
 	journal  *segment          // where its attempt was begun; nil = it was not
 	failure  *delivery.Failure // of the attempt; nil = it had none
 	ended    bool              // outcome is decided

@@ -41,6 +41,9 @@ type station struct {
 	bounds boundsBuffer
 	booked map[laneKey]time.Time // until when the turns of messages held for a rate reach
 
+	took8     time.Duration // 8 times what an attempt takes of late; see busy.go
+	busyUntil time.Time     // until when messages are held because the account is busy; zero = none are
+
 	running atomic.Int64    // attempts that the connector has
 	ctx     context.Context // of attempts and of the receipt stream
 	cancel  context.CancelFunc
@@ -114,7 +117,11 @@ func (s *station) put(ms []*passage) bool {
 		l.waiting = append(l.waiting, m)
 		l.notBefore = time.Time{} // what does not fit any more goes back now, before later ones are claimed
 	}
+	back := s.shed(s.p.clock.Now())
 	s.mu.Unlock()
+	for _, m := range back {
+		s.p.receipt(m)
+	}
 	s.kick()
 	return true
 }
@@ -203,6 +210,7 @@ func (s *station) worker() {
 func (s *station) attempt(m *passage) {
 	defer s.p.receipt(m)
 	defer s.ended(m)
+	m.began = s.p.clock.Now()
 	defer func() {
 		if r := recover(); r != nil { // a mistake of ours, in this message's content most likely: it must not stop the rest
 			s.p.metrics.panics.Inc()
@@ -225,6 +233,9 @@ func (s *station) attempt(m *passage) {
 func (s *station) ended(m *passage) {
 	now := s.p.clock.Now()
 	s.mu.Lock()
+	if m.journal != nil { // it was made
+		s.took(max(now.Sub(m.began), 0))
+	}
 	taken := m.outcome.Status == delivery.StatusSent
 	if taken {
 		s.pace.took(m.cost(), now)
@@ -237,11 +248,14 @@ func (s *station) ended(m *passage) {
 	if halved && m.failure.Class == delivery.Throttled && m.failure.RetryAfter <= 0 {
 		s.pace.slowDown(now)
 	}
-	wake := s.full
+	wake, idle := s.full, s.idleAfterBusy()
 	s.full = false
 	s.mu.Unlock()
 	if wake {
 		s.kick()
+	}
+	if idle {
+		s.wakeBusy()
 	}
 }
 
@@ -274,7 +288,9 @@ func (s *station) giveBackShort(now time.Time) {
 	s.mu.Unlock()
 	n := map[delivery.Queue]int{}
 	for _, m := range short {
-		n[m.Queue]++
+		if !m.alone {
+			n[m.Queue]++
+		}
 		m.giveBack(reasonLeaseShort)
 		s.p.receipt(m)
 	}
