@@ -26,10 +26,10 @@ type Nodes interface {
 	Changes(ctx context.Context, sys System, after int64, limit int) (Changes, error)
 
 	// Session asks for one of the max sessions that an account allows over all nodes, or renews the one that this run has.
-	// A session ends with Drop, with its run's last beat, or by Leave.
+	// A session ends with EndSession, with its run's life, or by Leave. ErrConflict when the run does not live.
 	Session(ctx context.Context, sys System, account delivery.AccountID, name string, run RunID, max int) (bool, error)
-	// Drop gives a session back.
-	Drop(ctx context.Context, sys System, account delivery.AccountID, name string, run RunID) error
+	// EndSession gives a session back; one that has ended already is no error.
+	EndSession(ctx context.Context, sys System, account delivery.AccountID, name string, run RunID) error
 }
 
 // RunID tells apart the processes that have had a node's name.

@@ -270,6 +270,9 @@ type AuditReport struct {
 	HandedOn int64 // sent, delivered, read, undelivered
 	Ended    int64 // failed, suppressed, expired, canceled, unknown
 	Facts    int64
+	// Since is from when on the past is kept: what is older has been removed for good, and is in the counts above but not
+	// in Facts. Zero = nothing has been removed.
+	Since    time.Time
 	Problems []AuditProblem // none = right; at most 1,000 are listed
 }
 

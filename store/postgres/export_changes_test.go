@@ -1,0 +1,4 @@
+package postgres
+
+// WriteChanges is the statement that writes the list of changes.
+const WriteChanges = writeChanges
