@@ -1,0 +1,202 @@
+-- One exchange between a node and what all nodes share. doc.go tells the scheme; times are microseconds.
+--
+-- KEYS  1 the state, 2 the nodes, 3… one per limit
+-- ARGV  what the node says of itself (the numbered ones below), then nine per limit
+local op, name, sid = ARGV[1], ARGV[3], ARGV[4]
+local count, most = tonumber(ARGV[5]), tonumber(ARGV[6]) -- live nodes by the roster (0 = unknown), and what to take then
+local ttl, deadline = tonumber(ARGV[7]), tonumber(ARGV[8])
+local seenEpoch, seenCall = tonumber(ARGV[9]), tonumber(ARGV[10])
+local credit, ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
+local stepped, knownList = ARGV[13] == '1', ARGV[14]
+local FIXED, EACH, POLL, EPS, KEEP = 14, 9, 10000, 1e-9, 2592000
+local LEFT = 15000000 -- how long the roster may take to learn that a node has left
+
+local now = tonumber(ARGV[2])
+if now == 0 then
+  local t = redis.call('TIME')
+  now = t[1] * 1000000 + t[2]
+end
+local function text(x) return string.format('%.17g', x) end
+local function whole(x) return string.format('%.0f', x) end
+
+local st = redis.call('HMGET', KEYS[1], 'epoch', 'paid', 'at', 'calls', 'nodes', 'full', 'fullsince', 'idle', 'list', 'last')
+local epoch, paid, at, calls = tonumber(st[1] or 0), tonumber(st[2] or 0), tonumber(st[3] or 0), tonumber(st[4] or 0)
+local nodes, full, fullSince, idle = tonumber(st[5] or 1), st[6] == '1', tonumber(st[7] or 0), st[8] == '1'
+local list, last = st[9] or '0', tonumber(st[10] or 0)
+
+if op == 'hello' then return {'hello', whole(now), whole(epoch), whole(calls)} end
+if deadline > 0 and now > deadline then return {'late', whole(now)} end
+
+local sids, ends, counts, left = {}, {}, {}, {} -- by name
+local flat = redis.call('HGETALL', KEYS[2])
+for i = 1, #flat, 2 do
+  local s, e, c = string.match(flat[i + 1], '^(%S+) (%S+) (%S+)$')
+  if s == '-' then
+    left[flat[i]] = tonumber(e)
+  else
+    sids[flat[i]], ends[flat[i]], counts[flat[i]] = s, tonumber(e), tonumber(c)
+  end
+end
+
+local lost = epoch == 0 or seenEpoch > epoch or (seenEpoch == epoch and seenCall > calls) or now < last - 1000000
+if op == 'join' then
+  if lost or stepped then
+    -- Nothing is known of what has been sent: every limit owes its whole burst, and pays nothing off while permits that
+    -- were given out before may still be used.
+    redis.call('DEL', KEYS[1], KEYS[2])
+    epoch, calls, nodes, full, idle, list = math.max(epoch, seenEpoch) + 1, 0, 1, false, false, '0'
+    sids, ends, counts, left = {}, {}, {}, {}
+    if credit > 0 then paid, at = credit, now else paid, at = 0, now + ttl end
+  end
+elseif lost or sids[name] ~= sid or ends[name] < now then
+  return {'gone', whole(now)}
+end
+
+-- Debts are paid in the nodes' common time. It stands still for the share of a node that is cut off, which then uses its
+-- share of each rate by itself.
+local function fraction(present)
+  if idle then return 1 end
+  for _ in pairs(left) do present = present + 1 end
+  return math.min(1, present / nodes)
+end
+if now > at then
+  local lapses, present = {}, 0
+  for _, e in pairs(ends) do
+    if e > at then
+      present = present + 1
+      if e < now then lapses[#lapses + 1] = e end
+    end
+  end
+  table.sort(lapses)
+  for _, e in ipairs(lapses) do
+    paid = paid + (e - at) * fraction(present)
+    at, present = e, present - 1
+  end
+  paid, at = paid + (now - at) * fraction(present), now
+end
+
+local changed = false
+for n, e in pairs(ends) do
+  if e < now then
+    sids[n], ends[n], counts[n], changed = nil, nil, nil, true
+    redis.call('HDEL', KEYS[2], n)
+  end
+end
+for n, e in pairs(left) do
+  if e < now then
+    left[n] = nil
+    redis.call('HDEL', KEYS[2], n)
+  end
+end
+if op == 'leave' then
+  sids[name], ends[name], counts[name], left[name], changed = nil, nil, nil, now + LEFT, true
+  redis.call('HSET', KEYS[2], name, '- ' .. whole(now + LEFT) .. ' 0')
+  idle = next(sids) == nil
+else
+  changed = changed or sids[name] ~= sid
+  sids[name], ends[name], counts[name], left[name], idle = sid, now + ttl, count, nil, false
+  redis.call('HSET', KEYS[2], name, sid .. ' ' .. whole(now + ttl) .. ' ' .. whole(count))
+end
+local live, present = {}, 0
+nodes = 0
+for n, s in pairs(sids) do
+  live[s] = true
+  present = present + 1
+  nodes = math.max(nodes, counts[n])
+end
+if nodes == 0 then nodes = most end
+local part = fraction(present)
+if part < 1 then
+  full = false
+elseif not full then
+  -- A limit whose burst is too small to be divided was one node's business meanwhile. It comes back in debt, when every
+  -- node has heard of it.
+  full, fullSince = true, credit > 0 and 0 or paid + ttl
+end
+if changed then list = string.format('%d', tonumber(list) + 1) end
+calls = calls + 1
+redis.call('HSET', KEYS[1], 'epoch', whole(epoch), 'paid', text(paid), 'at', whole(at), 'calls', whole(calls), 'nodes', nodes,
+  'full', full and '1' or '0', 'fullsince', text(fullSince), 'idle', idle and '1' or '0', 'list', list, 'last', whole(now))
+redis.call('EXPIRE', KEYS[1], KEEP)
+redis.call('EXPIRE', KEYS[2], KEEP)
+
+local names = {}
+if knownList ~= list then
+  for n in pairs(sids) do names[#names + 1] = n end
+end
+local out = {'ok', whole(now), whole(epoch), whole(calls), whole(nodes), whole(present), full and '1' or '0', list, names}
+
+for k = 3, #KEYS do
+  local arg = FIXED + (k - 3) * EACH
+  local rate, burst = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
+  local spent, age = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]) -- of leases, and how long ago at least
+  local keep, cost, want = tonumber(ARGV[arg + 5]), tonumber(ARGV[arg + 6]), tonumber(ARGV[arg + 7])
+  local pause, alone = tonumber(ARGV[arg + 8]), tonumber(ARGV[arg + 9]) -- alone: the debt that the node made by itself
+  local debt, since, old, paused, known = 0, paid, rate, 0, false
+  local own, holds = 'h:' .. sid, {}
+  local fields = redis.call('HGETALL', KEYS[k])
+  for i = 1, #fields, 2 do
+    local f, v = fields[i], fields[i + 1]
+    if f == 'debt' then debt = tonumber(v)
+    elseif f == 'since' then since = tonumber(v)
+    elseif f == 'rate' then old = tonumber(v)
+    elseif f == 'paused' then paused = tonumber(v)
+    elseif f == 'epoch' then known = tonumber(v) == epoch
+    elseif f ~= own then holds[f] = tonumber(v) end
+  end
+  local others, gone = 0, 0 -- what other nodes hold, and what those held that are no more: it counts as used
+  for f, v in pairs(holds) do
+    if known and live[string.sub(f, 3)] then
+      others = others + v
+    else
+      gone = gone + v
+      redis.call('HDEL', KEYS[k], f)
+    end
+  end
+  if not known then -- in this epoch
+    debt, since, old, gone = math.max(0, burst - rate * paid / 1e6), paid, rate, 0
+  end
+  local small = burst < nodes
+  local passed = math.max(0, paid - since) / 1e6
+  age = math.min(age * part / 1e6, passed)
+  debt = math.max(0, debt - old * (passed - age)) + spent
+  debt = math.max(0, debt - old * age) + gone
+  if small then debt = math.max(debt, alone) else debt = debt + alone end
+  if small and full then debt = math.max(debt, burst - rate * (paid - fullSince) / 1e6) end
+  if pause > 0 then paused = math.max(paused, now + pause) end
+
+  local grant, wait = 0, 0
+  if want > 0 and op ~= 'leave' then
+    if paused > now then
+      wait = paused - now
+    elseif small and not full then
+      wait = POLL * 5
+    else
+      local room = burst * part - debt - others - keep
+      local missing = cost - room
+      local possible = missing <= debt + EPS -- when the debt is paid; else somebody has to give something back
+      if cost > burst * part then -- goes when nothing is owed
+        missing, possible = debt, others + keep <= EPS
+      end
+      if missing <= EPS and possible then
+        grant = math.max(cost, math.min(want, cost * math.floor((room + EPS) / cost)))
+      elseif possible then
+        wait = math.ceil(missing / (rate * part) * 1e6)
+        if wait <= ahead and keep == 0 then grant = cost end
+      else
+        wait = POLL
+      end
+      wait = math.min(wait, 3e15)
+    end
+  end
+  local held = keep + grant
+  if held > 0 then redis.call('HSET', KEYS[k], own, text(held)) else redis.call('HDEL', KEYS[k], own) end
+  redis.call('HSET', KEYS[k], 'debt', text(debt), 'since', text(paid), 'rate', text(rate), 'paused', whole(paused),
+    'epoch', whole(epoch))
+  -- Long after everything is paid: the common time may stand still for a while.
+  redis.call('EXPIRE', KEYS[k], math.min(KEEP, 3600 + math.ceil(10 * (debt + held) / rate + math.max(0, paused - now) / 1e6)))
+  out[#out + 1] = text(grant)
+  out[#out + 1] = whole(wait)
+  out[#out + 1] = whole(math.max(0, paused - now))
+end
+return out

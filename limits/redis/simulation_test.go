@@ -1,0 +1,205 @@
+package redis
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/internal/servers"
+	"github.com/msgctl/msgctl/limits"
+)
+
+// world is a cluster whose clock the test turns: the nodes' loops run when it says so, and Redis goes by the same clock.
+type world struct {
+	t     testing.TB
+	now   time.Time
+	nodes []*Limiter
+	cut   []bool // from Redis
+	seen  map[limits.Key][]sent
+	rates map[limits.Key]limits.Rate
+}
+
+type sent struct {
+	at   time.Time
+	cost float64
+}
+
+func newWorld(t testing.TB, url string, n int, credit int64) *world {
+	w := &world{
+		t: t, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), cut: make([]bool, n),
+		seen: map[limits.Key][]sent{}, rates: map[limits.Key]limits.Rate{},
+	}
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprint("node-", i))
+	}
+	p := defaultPace()
+	p.settled, p.credit = 0, credit
+	p.timeout, p.dial = 5*time.Second, 5*time.Second // of real time
+	for i := range n {
+		l, err := prepare(Options{
+			URL: url, Node: names[i], Members: func() []string { return names }, Now: func() time.Time { return w.now },
+		}, p)
+		require.NoError(t, err)
+		l.pace.timeout = 100 * time.Millisecond // of the protocol
+		l.patience = 5 * time.Second
+		l.virtual = true
+		w.nodes = append(w.nodes, l)
+	}
+	return w
+}
+
+func (w *world) close() {
+	for _, l := range w.nodes {
+		require.NoError(w.t, l.client.Close())
+	}
+}
+
+// pass turns the clock, and lets each node do what its loop would have done by then.
+// Halted ones do nothing.
+func (w *world) pass(d time.Duration, halted ...int) {
+	for end := w.now.Add(d); w.now.Before(end); {
+		w.now = w.now.Add(min(4*time.Millisecond, end.Sub(w.now)))
+		for i, l := range w.nodes {
+			if !slices.Contains(halted, i) {
+				w.turn(i, l)
+			}
+		}
+	}
+}
+
+func (w *world) turn(i int, l *Limiter) {
+	l.survey()
+	if !w.cut[i] {
+		l.step(background)
+		return
+	}
+	l.mu.Lock()
+	t := l.clock()
+	due := l.link.session != 0 && l.due(t) <= t
+	if due {
+		l.collect("call") // what it would have said is lost
+	}
+	l.mu.Unlock()
+	if due {
+		l.fail("cut")
+	}
+}
+
+func (w *world) reserve(i int, cost float64, bounds ...limits.Bound) bool {
+	d, err := w.nodes[i].Reserve(background, w.now, bounds, cost)
+	require.NoError(w.t, err)
+	if !d.Go {
+		require.True(w.t, d.NotBefore.After(w.now), "refused with NotBefore in the past")
+		return false
+	}
+	for _, b := range bounds {
+		w.seen[b.Key] = append(w.seen[b.Key], sent{w.now, cost})
+		w.rates[b.Key] = b.Rate
+	}
+	return true
+}
+
+// check counts every window that begins and ends with a grant.
+func (w *world) check() {
+	for k, rate := range w.rates {
+		g := w.seen[k]
+		for i := range g {
+			sum := 0.0
+			for j := i; j < len(g); j++ {
+				sum += g[j].cost
+				span := g[j].at.Sub(g[i].at)
+				if allowed := rate.PerSecond*span.Seconds() + rate.Burst; sum > allowed+1e-6 {
+					require.FailNow(w.t, "a limit was passed", "%+v at %+v: %v in %v from %v on", k, rate, sum, span,
+						g[i].at.Format("05.000"))
+				}
+			}
+		}
+	}
+}
+
+func flush(t testing.TB, url string) {
+	ro, err := goredis.ParseURL(url)
+	require.NoError(t, err)
+	c := goredis.NewClient(ro)
+	defer c.Close()
+	require.NoError(t, c.FlushDB(background).Err())
+}
+
+// Nodes are cut off and come back, halt, or are slow; Redis forgets everything; load comes and goes: no limit is ever
+// passed.
+func TestNoWindowIsEverPassed(t *testing.T) {
+	url := servers.Redis(t).URL
+	passed := 0
+	for seed := range *seeds {
+		flush(t, url)
+		w := simulate(t, url, rand.New(rand.NewPCG(seed, 7)))
+		w.check()
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+		for _, g := range w.seen {
+			passed += len(g)
+		}
+	}
+	t.Logf("%d messages", passed)
+	require.Greater(t, passed, int(*seeds)*50)
+}
+
+var seeds = flag.Uint64("seeds", 60, "how many random runs of the simulation")
+
+func simulate(t *testing.T, url string, r *rand.Rand) *world {
+	n := 1 + r.IntN(4)
+	w := newWorld(t, url, n, 0)
+	defer w.close()
+	var bounds []limits.Bound
+	for i := range 3 {
+		bounds = append(bounds, limits.Bound{
+			Key:  limits.Key{Account: delivery.AccountID{byte(i)}},
+			Rate: limits.Rate{PerSecond: math.Exp(r.Float64() * 6), Burst: float64(1 + r.IntN(1+r.IntN(20)))},
+		})
+	}
+	for range 8 {
+		switch r.IntN(8) {
+		case 0, 1, 2:
+			i := r.IntN(n)
+			w.cut[i] = !w.cut[i]
+		case 3:
+			clear(w.cut)
+		case 4:
+			flush(t, url)
+		case 5: // all are busy
+			w.now = w.now.Add(time.Duration(r.IntN(1500)) * time.Millisecond)
+		}
+		asks := make([]int, n) // for which bounds
+		for i := range asks {
+			asks[i] = r.IntN(7)
+		}
+		halted := r.IntN(4*n) - 3*n // spends what it has, but its loop stands still
+		every, ticks, patient := 1+r.IntN(10), r.IntN(200), r.IntN(3) == 0
+		for tick := range ticks {
+			w.pass(time.Duration(every)*time.Millisecond, halted)
+			for i := range n {
+				i = (i + tick) % n
+				if asks[i] > 5 || patient && tick%17 < 16 && r.IntN(10) > 0 {
+					continue
+				}
+				ask := [][]limits.Bound{bounds[:1], bounds[1:2], bounds[2:], bounds[:2], bounds[1:], bounds}[asks[i]]
+				for range 100 {
+					if !w.reserve(i, 1, ask...) {
+						break
+					}
+				}
+			}
+		}
+	}
+	return w
+}
