@@ -16,12 +16,16 @@ import (
 // arrows is the import policy: "a, b < c" means that c may import a and b. A package may import nothing else of ours.
 // "x/*" stands for every package below x. Test files may import more, but release code never imports a test kit.
 const arrows = `
-NONE < delivery, sdk, sdk/webhook, broker, console, internal/egress, sms, smpp, vault, apikey, admission
+NONE < delivery, sdk, sdk/webhook, broker, news, console, internal/egress, sms, smpp, vault, apikey, admission
 
 delivery < templates, limits, store, connectors, recipient
 sms < templates
 delivery, limits < limits/*
 delivery, store < store/*
+store/sqlite, store/postgres < store/transfer
+NONE < internal/servers, broker/brokertest
+delivery, store < cluster
+delivery, store < cluster/clustertest
 
 NONE < connectors/httpapi
 delivery < connectors/httpapi
@@ -38,7 +42,7 @@ delivery, templates, store, connectors, campaigns, recipient, sms, sdk, apikey, 
 delivery, sms, smpp, sdk/webhook < simulator
 
 delivery, sdk, broker, internal/egress, vault, apikey, admission, templates < engine
-limits, limits/memory, store, store/sqlite < engine
+limits, limits/memory, limits/redis, store, store/sqlite, store/postgres, store/transfer, cluster, news < engine
 connectors, routing, campaigns, pipeline, api < engine
 
 engine, pipeline, connectors/all < cmd/engine

@@ -37,7 +37,7 @@ func intakeOf(rt *route) intake {
 		return intake{class: admission.Bulk}
 	case "POST /v1/campaigns/{name}:check":
 		return intake{class: admission.Reads}
-	case "GET /v1/whoami":
+	case "GET /v1/whoami", "GET /v1/cluster":
 		return intake{class: admission.Control}
 	}
 	switch {
@@ -214,7 +214,8 @@ func (p paying) Accept(ctx context.Context, t delivery.TenantID, in store.Accept
 }
 
 // rateCache remembers how many messages a second tenants may bring. It is bounded: full, it starts anew. A change in
-// this process is seen at once, one in another process within keyTTL.
+// this process is seen at once, one in another process when Handler is told, or
+// within keyTTL.
 type rateCache struct {
 	store store.Tenants
 	now   func() time.Time
@@ -259,6 +260,14 @@ func (r *rateCache) of(ctx context.Context, id delivery.TenantID) float64 {
 		r.known[id] = knownRate{t.AcceptRate, now.Add(keyTTL)}
 	}
 	return t.AcceptRate
+}
+
+// forgetAll drops everything at once.
+func (r *rateCache) forgetAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changes++
+	clear(r.known)
 }
 
 func (r *rateCache) forget(id delivery.TenantID) {

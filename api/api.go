@@ -7,7 +7,6 @@ package api
 
 import (
 	"log/slog"
-	"net/http"
 	"sync"
 
 	"github.com/msgctl/msgctl/admission"
@@ -35,7 +34,7 @@ type api struct {
 }
 
 // New makes the handler of the whole API. It panics when a required dependency is missing.
-func New(d Deps) http.Handler { return newAPI(d) }
+func New(d Deps) *Handler { return &Handler{newAPI(d)} }
 
 func newAPI(d Deps) *api {
 	if d.Store == nil || d.Registry == nil || d.Vault == nil || d.IDs == nil || d.Now == nil {

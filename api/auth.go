@@ -24,7 +24,8 @@ type identity struct {
 }
 
 // keyCache remembers valid keys for a short while, so that a request need not read the store. It is bounded: full, it
-// starts anew. A revocation in this process is seen at once, one in another process within keyTTL.
+// starts anew. A revocation in this process is seen at once, one in another process when Handler is told, or
+// within keyTTL.
 type keyCache struct {
 	store  store.Keys
 	pepper []byte
@@ -85,6 +86,14 @@ func (k *keyCache) find(ctx context.Context, text string) (identity, error) {
 		k.known[hash] = cachedKey{id, now.Add(keyTTL)}
 	}
 	return id, nil
+}
+
+// forgetAll drops everything at once.
+func (k *keyCache) forgetAll() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.revoked++
+	clear(k.known)
 }
 
 // forget drops a key at once.

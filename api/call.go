@@ -70,6 +70,9 @@ func (c *call) serve() error {
 		return fail("method_not_allowed", "this address takes %s", strings.Join(allow, ", "))
 	}
 	c.route, c.vars = rt, vars
+	if why := c.a.closed(rt); why != "" {
+		return fail("not_found", "%s", why)
+	}
 	if rt.scope != public {
 		if err := c.signIn(); err != nil {
 			return err

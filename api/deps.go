@@ -32,11 +32,19 @@ type Deps struct {
 	Callbacks Callbacks
 	Hints     Hints
 	Routes    Routes
+	Cluster   Cluster
+	Backup    Backup
+
+	// NoAPI and NoCallbacks say, for people, why this node serves no routes with a key or takes no reports of providers;
+	// "" = it does.
+	NoAPI, NoCallbacks string
 
 	// URLAllowed says whether a webhook may be sent to a URL; nil = every URL that is well formed.
 	URLAllowed func(rawURL string) error
 	// Parts names what else must work for the engine to be ready: part → "ok" or what is wrong. It answers at once.
 	Parts func(ctx context.Context) map[string]string
+	// Aids names what the engine works without, only slower, in the same way. It is shown and does not count.
+	Aids func(ctx context.Context) map[string]string
 
 	// Admission decides what is taken on; nil = one with defaults, without a check of the disk.
 	Admission *admission.Gate

@@ -36,6 +36,9 @@ func readyz(c *call) error {
 			h.OK, status = false, http.StatusServiceUnavailable
 		}
 	}
+	if c.a.Aids != nil {
+		maps.Copy(h.Parts, c.a.Aids(ctx))
+	}
 	return c.json(status, h)
 }
 

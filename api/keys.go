@@ -117,6 +117,9 @@ func revokeKey(c *call) error {
 		err := c.a.Store.RevokeKey(c.ctx(), system(), owner, id, c.a.Now())
 		if err == nil {
 			c.a.keys.forget(id)
+			if o, ok := c.a.Operator.(KeyOperator); ok {
+				o.KeyRevoked(c.ctx())
+			}
 			return c.empty()
 		}
 		if !errors.Is(err, store.ErrNotFound) {

@@ -41,14 +41,8 @@ func (c *call) ownTenant() (store.Tenant, error) {
 // changeTenant changes a part of a tenant's row, one change at a time: a row is stored whole, and two changes at once
 // must not undo each other.
 func (c *call) changeTenant(id delivery.TenantID, change func(*store.Tenant)) (store.Tenant, error) {
-	c.a.tenants.Lock()
-	defer c.a.tenants.Unlock()
-	t, err := c.a.Store.Tenant(c.ctx(), system(), id)
+	t, err := c.storeTenant(id, change)
 	if err != nil {
-		return t, err
-	}
-	change(&t)
-	if err := c.a.Store.UpdateTenant(c.ctx(), system(), t); err != nil {
 		return t, err
 	}
 	c.a.rates.forget(id)
@@ -56,6 +50,17 @@ func (c *call) changeTenant(id delivery.TenantID, change func(*store.Tenant)) (s
 		c.a.Operator.TenantChanged(c.ctx(), id)
 	}
 	return t, nil
+}
+
+func (c *call) storeTenant(id delivery.TenantID, change func(*store.Tenant)) (store.Tenant, error) {
+	c.a.tenants.Lock()
+	defer c.a.tenants.Unlock()
+	t, err := c.a.Store.Tenant(c.ctx(), system(), id)
+	if err != nil {
+		return t, err
+	}
+	change(&t)
+	return t, c.a.Store.UpdateTenant(c.ctx(), system(), t)
 }
 
 func getRoutes(c *call) error {

@@ -354,6 +354,16 @@ func routes() []*route {
 			doc:   "Recounts the books: accepted = live + handed on + ended.", status: 200, out: sdk.Audit{},
 		},
 
+		{
+			method: "GET", path: "/v1/cluster", id: "cluster", scope: operator, handle: cluster,
+			doc: "Shows the engines that work together and how they are.", status: 200, out: sdk.Cluster{},
+		},
+		{
+			method: "POST", path: "/v1/backup", id: "backup", scope: operator, handle: backup,
+			doc:    "Copies the database of an embedded engine into a new file of its directory, while everything goes on.",
+			status: 201, out: sdk.Backup{},
+		},
+
 		// Providers and operations.
 		{
 			method: anyMethod, path: "/v1/inbound/{account}", id: "inbound", scope: provider, handle: inbound,

@@ -55,6 +55,9 @@ type Deps struct {
 	// Yield reports whether expansions should stand still for a while, because the store has more to do than it can; nil =
 	// never.
 	Yield func() bool
+	// Mine reports whether this process is to expand a campaign, where several could; nil = always. Two that think so
+	// waste work and do no harm.
+	Mine func(id delivery.CampaignID) bool
 }
 
 // Service imports, checks, controls, expands and reports. Its methods may be called from many goroutines, Run from one.
@@ -95,6 +98,9 @@ func New(d Deps) *Service {
 	}
 	if d.Yield == nil {
 		d.Yield = func() bool { return false }
+	}
+	if d.Mine == nil {
+		d.Mine = func(delivery.CampaignID) bool { return true }
 	}
 	if d.MaxWaiting <= 0 {
 		d.MaxWaiting = 20_000

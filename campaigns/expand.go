@@ -77,8 +77,10 @@ func (s *Service) round(ctx context.Context, turns map[delivery.CampaignID]uint6
 	tenants := map[delivery.TenantID][]store.Campaign{}
 	running := make(map[delivery.CampaignID]bool, len(list))
 	for _, c := range list {
-		tenants[c.Tenant] = append(tenants[c.Tenant], c)
 		running[c.ID] = true
+		if s.Mine(c.ID) {
+			tenants[c.Tenant] = append(tenants[c.Tenant], c)
+		}
 	}
 	for id := range turns {
 		if !running[id] {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -28,8 +29,20 @@ type accounts struct {
 }
 
 type openAccount struct {
-	row     store.Account
-	account *routing.Account
+	row      store.Account
+	kind     *connectors.Kind
+	settings connectors.Settings
+	most     int // nodes that may have a session of it; 0 = each of them
+	account  *routing.Account
+}
+
+// list returns the accounts for the pipeline. Callers hold mu.
+func (a *accounts) list() []*routing.Account {
+	list := make([]*routing.Account, 0, len(a.open))
+	for _, o := range a.open {
+		list = append(list, o.account)
+	}
+	return list
 }
 
 // ConnectorsChanged makes the running engine follow the stored accounts. It is called after each change, which is in the
@@ -38,16 +51,24 @@ func (e *Engine) ConnectorsChanged(ctx context.Context) {
 	if err := e.loadAccounts(context.WithoutCancel(ctx)); err != nil {
 		e.log.Error("connector accounts cannot be read", "err", err)
 	}
+	e.settle(ctx)
 }
 
 // TenantChanged makes the running engine follow a tenant's limits, routes and policy.
-func (e *Engine) TenantChanged(_ context.Context, id delivery.TenantID) { e.pipeline.TenantChanged(id) }
+func (e *Engine) TenantChanged(ctx context.Context, id delivery.TenantID) {
+	e.pipeline.TenantChanged(id)
+	e.settle(ctx)
+}
 
 // Suppressed makes the running engine refuse addresses that it has claimed messages for.
-func (e *Engine) Suppressed(id delivery.TenantID) { e.pipeline.Suppressed(id) }
+func (e *Engine) Suppressed(id delivery.TenantID) {
+	e.pipeline.Suppressed(id)
+	e.settle(context.Background())
+}
 
 // loadAccounts opens what is new or changed, keeps what is not, and lets the pipeline close the rest. An account that
-// does not open is left out with a reason in the log: the others must not suffer.
+// does not open is left out with a reason in the log: the others must not suffer. While the store cannot be read,
+// everything stays as it is.
 func (e *Engine) loadAccounts(ctx context.Context) error {
 	a := &e.accounts
 	a.mu.Lock()
@@ -57,27 +78,29 @@ func (e *Engine) loadAccounts(ctx context.Context) error {
 		return err
 	}
 	next := make(map[delivery.AccountID]openAccount, len(rows))
-	list := make([]*routing.Account, 0, len(rows))
 	changed := false
 	for _, row := range rows {
 		have, ok := a.open[row.ID]
 		if !ok || !reflect.DeepEqual(have.row, row) { // two changes may come within one tick of the clock
 			opened, err := e.openAccount(ctx, row)
+			if errors.Is(err, store.ErrUnavailable) || err != nil && ctx.Err() != nil {
+				e.closeNew(next, a.open)
+				return err
+			}
 			if err != nil {
 				e.log.Error("a connector account cannot be opened", "tenant", string(row.Tenant), "connector", row.Name, "err", err)
 				continue
 			}
-			have, changed = openAccount{row, opened}, true
+			have, changed = opened, true
 		}
 		next[row.ID] = have
-		list = append(list, have.account)
 	}
 	changed = changed || len(next) != len(a.open)
 	a.open = next
 	if !changed {
 		return nil
 	}
-	e.pipeline.SetAccounts(list)
+	e.pipeline.SetAccounts(a.list())
 	// What waited for a connector to come or to come back may go now.
 	return e.wakeUnrouted(ctx)
 }
@@ -92,16 +115,53 @@ func (e *Engine) wakeUnrouted(ctx context.Context) error {
 	return nil
 }
 
-// openAccount opens one stored account.
-func (e *Engine) openAccount(ctx context.Context, row store.Account) (*routing.Account, error) {
-	kind, ok := e.registry.Kind(row.Kind)
-	if !ok {
-		return nil, fmt.Errorf("kind %q is not part of this program", row.Kind)
+// closeNew closes what was opened for nothing.
+func (e *Engine) closeNew(next, open map[delivery.AccountID]openAccount) {
+	for id, n := range next {
+		c, ok := n.account.Connector.(io.Closer)
+		if !ok || open[id].account == n.account {
+			continue
+		}
+		if err := c.Close(); err != nil {
+			e.log.Warn("connector did not close cleanly", "connector", n.row.Name, "err", err)
+		}
 	}
-	settings, err := e.settings(ctx, kind, row)
+}
+
+// openAccount opens one stored account, for sending when this node may.
+func (e *Engine) openAccount(ctx context.Context, row store.Account) (openAccount, error) {
+	o, err := e.readAccount(ctx, row)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
+	elsewhere := false
+	if o.most > 0 {
+		has, _ := e.session(ctx, row.ID, o.most)
+		elsewhere = !has
+	}
+	o.account, err = e.buildAccount(row, o.kind, o.settings, elsewhere)
+	return o, err
+}
+
+// readAccount reads what a stored account is opened with.
+func (e *Engine) readAccount(ctx context.Context, row store.Account) (openAccount, error) {
+	o := openAccount{row: row}
+	var ok bool
+	if o.kind, ok = e.registry.Kind(row.Kind); !ok {
+		return o, fmt.Errorf("kind %q is not part of this program", row.Kind)
+	}
+	var err error
+	if o.settings, err = e.settings(ctx, o.kind, row); err != nil {
+		return o, err
+	}
+	o.most = e.sessionsOf(o.kind, o.settings)
+	return o, nil
+}
+
+// buildAccount makes the account that route and send go by. Elsewhere says that other nodes have its sessions.
+func (e *Engine) buildAccount(
+	row store.Account, kind *connectors.Kind, settings connectors.Settings, elsewhere bool,
+) (*routing.Account, error) {
 	conn, err := kind.Open(&connectors.Account{
 		ID: row.ID, Tenant: row.Tenant, Name: row.Name, Settings: settings, Now: e.cfg.Clock.Now,
 		Log:  e.log.With("connector", row.Name, slog.String("tenant", string(row.Tenant))),
@@ -118,7 +178,8 @@ func (e *Engine) openAccount(ctx context.Context, row store.Account) (*routing.A
 	a := &routing.Account{
 		ID: row.ID, Tenant: row.Tenant, Name: row.Name, Channel: row.Channel, Kind: kind, Connector: conn,
 		Priority: row.Priority, PerSecond: row.Rate, Burst: row.Burst, Paused: row.Paused, Why: row.PauseReason,
-		Timeout: orDefault(settings.Duration("timeout"), orDefault(kind.SendTimeout, 30*time.Second)),
+		Elsewhere: elsewhere,
+		Timeout:   orDefault(settings.Duration("timeout"), orDefault(kind.SendTimeout, 30*time.Second)),
 	}
 	a.Parallel = settings.Int("concurrency")
 	if a.Parallel <= 0 {
@@ -167,7 +228,11 @@ func (e *Engine) TestConnector(ctx context.Context, tenant delivery.TenantID, na
 	if err != nil {
 		return err
 	}
-	a, err := e.openAccount(ctx, row)
+	o, err := e.readAccount(ctx, row)
+	if err != nil {
+		return err
+	}
+	a, err := e.buildAccount(row, o.kind, o.settings, false)
 	if err != nil {
 		return err
 	}

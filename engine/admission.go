@@ -72,7 +72,7 @@ func (e *Engine) openDoor(reg prometheus.Registerer) {
 		Name: "msgctl_admission_refused_total", Help: "Requests that were not taken on, by importance and reason.",
 	}, []string{"class", "reason"})
 	o := &admission.Options{
-		Requests: c.MaxRequests, Bytes: int64(bodies), Target: c.TargetDelay, Pressure: e.store.Pressure,
+		Requests: c.MaxRequests, Bytes: int64(bodies), Target: c.TargetDelay, Pressure: pressure(e.store),
 		Refused: func(class admission.Class, why admission.Reason) {
 			refused.WithLabelValues(class.String(), string(why)).Inc()
 			e.tellRefused(class, why)
@@ -160,5 +160,8 @@ func (e *Engine) parts(context.Context) map[string]string {
 	}
 	parts := e.pipeline.Health()
 	parts["disk"] = state
+	if e.member != nil {
+		parts["cluster"] = orDefault(e.member.Held(), partOK)
+	}
 	return parts
 }

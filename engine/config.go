@@ -22,14 +22,29 @@ const minLease = 100 * time.Millisecond
 
 // Config says how an engine runs. The zero Config with a Dir is a good embedded engine that does not listen.
 type Config struct {
-	// Dir holds the database, the master key, the attempt journal and rejected rows. It is made when it is not there.
+	// Dir holds the database, unless Store names another, the master key, the attempt journal and rejected rows. It is made
+	// when it is not there. No two engines share one; the master key is the same on all nodes of a cluster.
 	Dir string `yaml:"dir"`
 	// Listen is the address of the HTTP API; "" = only Handler and Client.
 	Listen string `yaml:"listen"`
 	// PublicURL is how providers reach the API for callbacks; "" = http://Listen.
 	PublicURL string `yaml:"public_url"`
-	// Broker is the URL of the hint broker; "" = in process.
+	// Store is the URL of the store: postgres://user:password@host/database, which several engines share; "" or sqlite: =
+	// a file in Dir, which is this engine's alone.
+	Store string `yaml:"store"`
+	// Broker is the URL of the hint broker: amqp:// or amqps://; "" or memory: = in process.
 	Broker string `yaml:"broker"`
+	// Limits is the URL of what engines share rate limits through: redis:// or rediss://; "" or memory: = each keeps its own.
+	Limits string `yaml:"limits"`
+	// Node names this engine among those that share the store; "" = the name of the host. At most one process has a name.
+	Node string `yaml:"node"`
+	// Roles are what this node does for the others: api, deliver, schedule, webhook; empty = everything.
+	Roles []string `yaml:"roles"`
+	// Heartbeat is how long a node's sign of life holds; it gives one in every third of it. From 300 ms to 1 min; 0 = 3 s.
+	Heartbeat time.Duration `yaml:"heartbeat"`
+	// MaxNodes is how many nodes may ever share the rate limits: while it is not known how many there are, each takes an
+	// equal part of them. 0 = 16.
+	MaxNodes int `yaml:"max_nodes"`
 	// AllowPrivate lets connectors reach loopback and private addresses and plain http. For development.
 	AllowPrivate bool `yaml:"allow_private"`
 	// Retry are the delays between attempts after temporary failures; the last one repeats until the message expires.
@@ -40,8 +55,9 @@ type Config struct {
 	RetryJitter *float64 `yaml:"retry_jitter"`
 	// DrainTimeout bounds how long Shutdown waits for attempts under way; 0 = 30 s.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
-	// Lease is how long a worker may keep a message before it counts as lost, at least 100 ms; 0 = 1 min. It is never less
-	// than twice the longest timeout of a connector. For slow providers, and for tests.
+	// Lease is how long a worker may keep a message before it counts as lost, at least 100 ms; 0 = 1 min, and 10 s on a
+	// store that is shared. It is never less than twice the longest timeout of a connector. For slow providers, and for
+	// tests.
 	Lease time.Duration `yaml:"lease"`
 	// Admission bounds what the API takes on at once.
 	Admission AdmissionConfig `yaml:"admission"`
@@ -126,6 +142,9 @@ func (c *Config) Check() error {
 	if err := c.Admission.check(); err != nil {
 		return err
 	}
+	if err := c.checkCluster(); err != nil {
+		return err
+	}
 	if _, err := c.Log.level(); err != nil {
 		return err
 	}
@@ -172,14 +191,26 @@ func (c Config) withDefaults() Config {
 	if c.Broker == "" {
 		c.Broker = broker.Memory
 	}
+	if c.Node == "" {
+		c.Node, _ = os.Hostname() // Check has seen that there is one where it matters
+	}
+	if c.MaxNodes == 0 {
+		c.MaxNodes = defaultNodes
+	}
+	if c.Lease == 0 && c.shared() {
+		c.Lease = clusterLease
+	}
 	if c.Version == "" {
 		c.Version = "dev"
 	}
 	return c
 }
 
-// String returns the configuration as YAML, as it would be used.
+// String returns the configuration as YAML, as it would be used, without passwords.
 func (c Config) String() string {
+	for _, raw := range []*string{&c.Store, &c.Broker, &c.Limits} {
+		*raw = redacted(*raw)
+	}
 	b, err := yaml.Marshal(c)
 	if err != nil {
 		return err.Error() + "\n"

@@ -22,13 +22,14 @@ import (
 	"github.com/msgctl/msgctl/api"
 	"github.com/msgctl/msgctl/broker"
 	"github.com/msgctl/msgctl/campaigns"
+	"github.com/msgctl/msgctl/cluster"
 	"github.com/msgctl/msgctl/connectors"
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/internal/egress"
-	"github.com/msgctl/msgctl/limits/memory"
+	"github.com/msgctl/msgctl/limits"
+	"github.com/msgctl/msgctl/news"
 	"github.com/msgctl/msgctl/pipeline"
 	"github.com/msgctl/msgctl/store"
-	"github.com/msgctl/msgctl/store/sqlite"
 	"github.com/msgctl/msgctl/templates"
 	"github.com/msgctl/msgctl/vault"
 )
@@ -40,17 +41,24 @@ var system = store.AsSystem("engine")
 type Engine struct {
 	cfg       Config
 	log       *slog.Logger
-	store     *sqlite.Store
+	store     store.Store
+	lock      *dirLock        // of a directory without a database; else nil
+	member    *cluster.Member // nil = the store is this engine's alone
+	news      *news.News      // with member; without Redis it stays in the process
+	began     time.Time
 	vault     *vault.Vault
 	registry  *connectors.Registry
 	guard     *egress.Guard
-	broker    *broker.Broker
+	wires     wires
+	limiter   limits.Limiter
+	metrics   *prometheus.Registry
 	router    *message.Router
 	pipeline  *pipeline.Pipeline
 	campaigns *campaigns.Service
 	ids       *delivery.IDs
-	handler   http.Handler
+	handler   *api.Handler
 	accounts  accounts
+	sessions  sessions
 	door      door
 
 	addr atomic.Value // string
@@ -59,6 +67,7 @@ type Engine struct {
 	server   *http.Server
 	cancel   context.CancelFunc // set once anything runs
 	wg       sync.WaitGroup
+	routing  bool // the router runs
 	started  bool
 	closed   bool
 	shutdown sync.Once
@@ -68,56 +77,114 @@ type Engine struct {
 
 // New opens the store and assembles an engine that knows the given kinds of connectors. Nothing runs before Start.
 func New(cfg Config, kinds ...connectors.Kind) (_ *Engine, err error) {
-	cfg = cfg.withDefaults()
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
+	return build(cfg.withDefaults(), openStore, kinds)
+}
+
+// opener opens the store of a configuration.
+type opener func(ctx context.Context, cfg *Config, now func() time.Time) (store.Store, error)
+
+func build(cfg Config, open opener, kinds []connectors.Kind) (_ *Engine, err error) {
+	// The clock is set by the store's when that is shared. Everything of the engine goes by it.
+	clock := cluster.NewClock(cfg.Clock)
+	elapsed := cfg.Clock
+	if cfg.shared() {
+		cfg.Clock = clock
+	}
+	began := elapsed.Now()
 	e := &Engine{cfg: cfg, log: cfg.Logger, registry: connectors.NewRegistry(kinds...), clients: map[delivery.TenantID]clientKey{}}
 	e.ids = delivery.NewIDs(cfg.Clock.Now)
 	e.guard = egress.New(egress.Policy{AllowLoopback: cfg.AllowPrivate, AllowPrivate: cfg.AllowPrivate, AllowHTTP: cfg.AllowPrivate})
 	e.accounts.http = e.guard.HTTPClient()
+	e.began = cfg.Clock.Now().UTC()
 	ctx := context.Background()
-	if e.store, err = sqlite.Open(ctx, sqlite.Options{Dir: cfg.Dir, Log: cfg.Logger, Now: cfg.Clock.Now}); err != nil {
-		return nil, err
-	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.store.Close())
+			err = errors.Join(err, e.closeParts())
 		}
 	}()
-	if e.vault, err = vault.LoadOrCreate(filepath.Join(cfg.Dir, "master.key")); err != nil {
+	if cfg.shared() {
+		if e.lock, err = lockDir(cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
+	if e.store, err = open(ctx, &cfg, cfg.Clock.Now); err != nil {
 		return nil, err
 	}
-	if e.broker, err = broker.Open(cfg.Broker, cfg.Logger); err != nil {
+	if e.vault, err = openVault(ctx, &cfg, e.store); err != nil {
+		return nil, err
+	}
+	metrics := prometheus.NewRegistry()
+	e.metrics = metrics
+	e.openMember(clock)
+	if e.member != nil {
+		if e.news, err = openNews(ctx, &cfg); err != nil {
+			return nil, err
+		}
+	}
+	if e.wires, err = openWires(&cfg, cfg.Clock.Now); err != nil {
+		return nil, err
+	}
+	if e.limiter, err = openLimits(ctx, &cfg, e.senders, elapsed.Now); err != nil {
 		return nil, err
 	}
 	if e.router, err = message.NewRouter(message.RouterConfig{CloseTimeout: 5 * time.Second}, broker.Logger(cfg.Logger)); err != nil {
 		return nil, err
 	}
-	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(cfg.Version))
 	e.openDoor(metrics)
-	e.pipeline, err = pipeline.New(pipeline.Options{
-		Store: e.store, Limiter: memory.New(), Templates: templates.NewCache(4096), Router: e.router,
-		Publish: e.broker, Subscribe: e.broker, Clock: cfg.Clock, Log: cfg.Logger, Metrics: metrics,
-		Node: "embedded", Dir: filepath.Join(cfg.Dir, "journal"), Retry: cfg.Retry, Jitter: cfg.RetryJitter,
-		Lease: cfg.Lease,
-	})
-	if err != nil {
+	options := pipeline.Options{
+		Store: e.store, Limiter: e.limiter, Templates: templates.NewCache(4096), Router: e.router,
+		Publish: e.wires, Subscribe: e.wires, Clock: cfg.Clock, Log: cfg.Logger, Metrics: metrics,
+		Node: alone, Dir: filepath.Join(cfg.Dir, "journal"), Retry: cfg.Retry, Jitter: cfg.RetryJitter,
+		Lease:      cfg.Lease,
+		Elapsed:    func() time.Duration { return elapsed.Since(began) },
+		NoDelivery: !cfg.has(cluster.Deliver), NoUpkeep: !cfg.has(cluster.Schedule),
+	}
+	if e.member != nil {
+		options.Node, options.Run, options.Past = cfg.Node, e.member.RunText(), []string{alone}
+		options.Held = e.heldBack
+	}
+	if e.pipeline, err = pipeline.New(options); err != nil {
 		return nil, err
 	}
 	e.campaigns = campaigns.New(campaigns.Deps{
 		Store: e.store, IDs: e.ids, Clock: cfg.Clock, Log: cfg.Logger, Dir: cfg.Dir,
-		Accepted: e.hint, PausedChanged: e.pipeline.CampaignPaused, Rates: e.rateInForce,
+		Accepted: e.hint, PausedChanged: e.campaignPaused, Rates: e.rateInForce, Mine: e.mine,
 		Yield: func() bool { return e.door.gate.Yields(cfg.Clock.Now()) },
 	})
 	e.handler = api.New(api.Deps{
 		Store: e.store, Accept: e.pipeline, Registry: e.registry, Vault: e.vault, IDs: e.ids, Now: cfg.Clock.Now, Log: cfg.Logger,
 		Campaigns: e.campaigns, Traffic: e.pipeline, Operator: e, Callbacks: e.pipeline, URLAllowed: e.guard.CheckURL,
-		Admission: e.door.gate, Parts: e.parts, Hints: e.pipeline, Routes: routes{e.pipeline},
-		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: cfg.Version, PublicURL: e.publicURL(),
+		Admission: e.door.gate, Parts: e.parts, Aids: e.aids, Hints: e.pipeline, Routes: routes{e.pipeline},
+		Cluster: e.Cluster, Backup: e.backup(), NoAPI: e.missing(cluster.API, "serve the API"),
+		NoCallbacks: e.missing(cluster.Webhook, "take reports of providers"),
+		Metrics:     promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: cfg.Version, PublicURL: e.publicURL(),
 	})
 	return e, nil
+}
+
+// alone names the one process of an embedded store in claims.
+const alone = "embedded"
+
+// closeParts ends what New has opened.
+func (e *Engine) closeParts() error {
+	var errs []error
+	if e.wires.near != nil {
+		errs = append(errs, e.wires.Close())
+	}
+	if e.news != nil {
+		errs = append(errs, e.news.Close())
+	}
+	if e.limiter != nil {
+		errs = append(errs, closer(e.limiter))
+	}
+	if e.store != nil {
+		errs = append(errs, e.store.Close())
+	}
+	return errors.Join(append(errs, e.lock.release())...)
 }
 
 func buildInfo(version string) prometheus.Collector {
@@ -166,7 +233,11 @@ func (e *Engine) Start(ctx context.Context) error {
 			return fmt.Errorf("listen on %s: %w: stop what uses the port or set another with --listen", e.cfg.Listen, err)
 		}
 	}
-	if err := e.start(ctx); err != nil {
+	addr := ""
+	if ln != nil {
+		addr = ln.Addr().String()
+	}
+	if err := e.start(ctx, addr); err != nil {
 		if ln != nil {
 			_ = ln.Close()
 		}
@@ -179,19 +250,33 @@ func (e *Engine) Start(ctx context.Context) error {
 		e.wg.Go(func() { _ = e.server.Serve(bounded) })
 	}
 	e.started = true
-	e.log.Info("engine is ready", "listen", e.Addr(), "dir", e.cfg.Dir, "version", e.cfg.Version)
+	attrs := []any{"listen", e.Addr(), "dir", e.cfg.Dir, "version", e.cfg.Version}
+	if e.member != nil {
+		attrs = append(attrs, "node", e.cfg.Node, "roles", e.cfg.roles())
+	}
+	e.log.Info("engine is ready", attrs...)
 	return nil
 }
 
 // start runs everything but the server. After a failure the engine can only be closed.
-func (e *Engine) start(ctx context.Context) error {
+func (e *Engine) start(ctx context.Context, addr string) error {
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	e.cancel = cancel
+	// A node joins before it reads anything that it remembers: what is changed from then on, it is told of.
+	if err := e.join(ctx, addr); err != nil {
+		return err
+	}
+	if e.member != nil {
+		e.wg.Go(func() { e.member.Run(run) })
+		heard := e.news.Subscribe(newsOfChanges)
+		e.wg.Go(func() { e.hear(heard) })
+	}
 	if err := e.ensureOperator(ctx); err != nil {
 		return err
 	}
-	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	e.cancel = cancel
 	e.checkDisk()
 	e.wg.Go(func() { e.watchDisk(run) })
+	e.routing = true
 	e.wg.Go(func() {
 		if err := e.router.Run(run); err != nil {
 			e.log.Error("the message router stopped", "err", err)
@@ -207,6 +292,9 @@ func (e *Engine) start(ctx context.Context) error {
 	}
 	if err := e.pipeline.Start(ctx); err != nil {
 		return err
+	}
+	if !e.cfg.has(cluster.Schedule) {
+		return nil
 	}
 	e.wg.Go(func() {
 		if err := e.campaigns.Run(run); err != nil && run.Err() == nil {
@@ -245,6 +333,9 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, e.cfg.DrainTimeout)
 		defer cancel()
 		var errs []error
+		if e.member != nil { // first, so that nobody leaves work to this node
+			e.member.Drain(ctx)
+		}
 		if e.server != nil {
 			quick, stop := context.WithTimeout(ctx, 5*time.Second)
 			if err := e.server.Shutdown(quick); err != nil {
@@ -253,13 +344,22 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 			stop()
 		}
 		errs = append(errs, e.pipeline.Shutdown(ctx))
-		if e.cancel != nil { // a router that never ran would wait for its handlers
+		if e.cancel != nil {
 			e.cancel()
+		}
+		if e.routing { // a router that never ran would wait for its handlers
 			errs = append(errs, e.router.Close())
 		}
-		errs = append(errs, e.broker.Close())
+		errs = append(errs, e.wires.Close())
+		if e.news != nil {
+			errs = append(errs, e.news.Close())
+		}
 		e.wg.Wait()
-		errs = append(errs, e.dropClients(), e.store.Close())
+		errs = append(errs, e.dropClients())
+		if e.member != nil { // last: until then its name and its sessions are its own
+			errs = append(errs, e.member.Leave(context.WithoutCancel(ctx)))
+		}
+		errs = append(errs, e.closeParts())
 		e.stopErr = errors.Join(errs...)
 	})
 	return e.stopErr

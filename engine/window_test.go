@@ -28,6 +28,6 @@ func TestResolveWindowOfAnAccount(t *testing.T) {
 		}
 		a, err := e.openAccount(t.Context(), row)
 		require.NoError(t, err)
-		require.Equal(t, want, a.Kind.ResolveWindow)
+		require.Equal(t, want, a.account.Kind.ResolveWindow)
 	}
 }

@@ -78,5 +78,5 @@ func (p *Pipeline) consume(s stage) message.NoPublishHandlerFunc {
 func (p *Pipeline) publish(ctx context.Context, stage string, h hint) error {
 	m := h.pack()
 	m.SetContext(ctx)
-	return p.opt.Publish.Publish(topic(stage, h.queue.Lane == delivery.Urgent), m)
+	return p.opt.Publish.Publish(topicOf(stage, h.queue.Lane == delivery.Urgent), m)
 }

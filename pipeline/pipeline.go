@@ -53,7 +53,7 @@ type Options struct {
 	Clock     clockwork.Clock
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
-	Node      string // names this process in claims
+	Node      string // names this process, with Run, in claims
 	Dir       string // where the attempt journal lives
 
 	Lease        time.Duration   // default 60 s; longer while an open account may take more than half of it for a Send
@@ -69,6 +69,23 @@ type Options struct {
 	// Elapsed reads a clock that only runs forward, at the pace of real time: leases of this process end by it, whatever
 	// the wall clock is set to. nil = the time that Clock measures since New, which for the real clock is monotonic.
 	Elapsed func() time.Duration
+
+	// What follows is for pipelines that share their store; see cluster.go. The zero values are right for one that is
+	// alone with it.
+
+	// Run tells this process apart from all others that have had or will have the name Node; "" = there is only one at a
+	// time over the store. It has no spaces.
+	Run string
+	// Past are names of claims that the journal in Dir may be about when Dir itself does not say so.
+	Past []string
+	// Held says why nothing may be claimed and no lease of others be ended now; "" = it may. It is asked often and must
+	// not wait. nil = never.
+	Held func() string
+	// NoDelivery makes a pipeline that claims and sends nothing. It still takes acceptances, callbacks and questions.
+	NoDelivery bool
+	// NoUpkeep leaves to others what no process needs to do for itself: leases of others that have run out, doubts, legs
+	// out of time, parked receipts.
+	NoUpkeep bool
 }
 
 // system is the scope under which the pipeline works across tenants.
@@ -192,9 +209,9 @@ func New(opt Options) (*Pipeline, error) {
 	p.elapsed = opt.Elapsed
 	for _, s := range p.path() {
 		switch {
-		case s.onHint != nil:
+		case s.onHint != nil && !opt.NoDelivery:
 			for _, urgent := range [...]bool{true, false} {
-				name := topic(s.name, urgent)
+				name := topicOf(s.name, urgent)
 				opt.Router.AddConsumerHandler(name, name, opt.Subscribe, p.consume(s))
 			}
 		case s.onClaim != nil:
@@ -221,8 +238,14 @@ func (p *Pipeline) Start(ctx context.Context) error {
 	p.started = true
 	p.wg.Go(func() { p.recorder.run() })
 	p.wg.Go(func() { p.hints.run(p.ctx) })
-	p.wg.Go(func() { p.planner.run(p.ctx) })
-	p.wg.Go(func() { p.sweep(p.ctx) })
+	if p.opt.NoDelivery {
+		close(p.planner.done)
+	} else {
+		p.wg.Go(func() { p.planner.run(p.ctx) })
+	}
+	if !p.opt.NoDelivery || !p.opt.NoUpkeep {
+		p.wg.Go(func() { p.sweep(p.ctx) })
+	}
 	return nil
 }
 
@@ -242,6 +265,7 @@ func (p *Pipeline) shutdown(ctx context.Context) error {
 	defer context.AfterFunc(late, p.recorder.giveUp)()
 	p.planner.stop()
 	p.mu.Lock()
+	p.closeIdle(nil)
 	stations := p.stations
 	p.stations = map[*routing.Account]*station{}
 	started := p.started
@@ -292,10 +316,11 @@ func (p *Pipeline) SetAccounts(accounts []*routing.Account) {
 	}
 	keep := make(map[*routing.Account]bool, len(accounts))
 	lease := p.opt.Lease
+	p.closeIdle(accounts)
 	for _, a := range accounts {
 		keep[a] = true
 		lease = max(lease, 2*a.Timeout)
-		if p.stations[a] == nil {
+		if p.stations[a] == nil && p.serves(a) {
 			p.stations[a] = p.openStation(a)
 		}
 	}
@@ -313,6 +338,18 @@ func (p *Pipeline) SetAccounts(accounts []*routing.Account) {
 		}
 	}
 	p.planner.unblock()
+}
+
+// serves reports whether this process sends by an account.
+func (p *Pipeline) serves(a *routing.Account) bool { return !p.opt.NoDelivery && !a.Elsewhere }
+
+// closeIdle closes the connectors of accounts that go and have no station to do it.
+func (p *Pipeline) closeIdle(next []*routing.Account) {
+	for a := range p.Accounts.All {
+		if p.stations[a] == nil && !slices.Contains(next, a) {
+			p.closeConnector(a)
+		}
+	}
 }
 
 func (p *Pipeline) station(a *routing.Account) *station {

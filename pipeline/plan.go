@@ -296,6 +296,10 @@ func (pl *planner) run(ctx context.Context) {
 func (pl *planner) claim(ctx context.Context, last band, wake <-chan struct{}) {
 	for ctx.Err() == nil && !pl.isStopped() {
 		now := pl.p.clock.Now()
+		if pl.p.held() != "" {
+			pl.sleep(ctx, now.Add(heldLook), wake)
+			continue
+		}
 		q, ids, at := pl.next(now, last)
 		switch {
 		case q == nil:

@@ -34,14 +34,14 @@ type batch struct {
 func (p *Pipeline) route(ctx context.Context, h hint) error {
 	now, began := p.clock.Now(), p.elapsed()
 	ways := p.ways.Load()
-	if p.draining.Load() {
+	if p.draining.Load() || p.held() != "" {
 		p.planner.failed(h.queue, len(h.ids), now)
 		return nil
 	}
 	lease := time.Duration(p.lease.Load())
 	until := now.Add(lease)
 	refusals := p.refusals.of(h.queue.Tenant)
-	claimed, err := p.store.Claim(ctx, system, store.Claim{IDs: h.ids, Node: p.opt.Node, Now: now, Until: until})
+	claimed, err := p.store.Claim(ctx, system, store.Claim{IDs: h.ids, Node: p.node(), Now: now, Until: until})
 	if err != nil {
 		// Should the claim be in the store all the same, the sweeper takes it back when its lease runs out.
 		p.planner.failed(h.queue, len(h.ids), now)
@@ -110,6 +110,10 @@ func (p *Pipeline) choose(m *passage, b *batch) *station {
 	}
 	c := p.Accounts.Choose(&q, b.now)
 	m.alone = c.Alone
+	if c.Account == nil && c.Reason == routing.ReasonNoSession {
+		p.leaveElsewhere(m, c, b)
+		return nil
+	}
 	if c.Account == nil {
 		p.hold(m, c, b)
 		return nil

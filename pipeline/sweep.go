@@ -30,7 +30,8 @@ func (p *Pipeline) sweep(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := p.clock.Now()
 		p.alarm.set(now) // while the sweeper looks, whatever becomes due makes it look again
-		left := p.sweepQueues(ctx, now)
+		held := p.held() != ""
+		left := !p.opt.NoDelivery && !held && p.sweepQueues(ctx, now)
 		second := now.Sub(counted) >= sweepAtMost || now.Before(counted)
 		if second {
 			counted = now
@@ -41,7 +42,7 @@ func (p *Pipeline) sweep(ctx context.Context) {
 		}
 		p.asker.step(now)
 		err := p.settleAnswers(ctx, now)
-		if err == nil {
+		if err == nil && !held {
 			err = p.settleOverdue(ctx, now, second)
 		}
 		if err == nil {
@@ -50,7 +51,7 @@ func (p *Pipeline) sweep(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			p.log.Warn("overdue claims cannot be settled", "err", err)
 		}
-		if now.Sub(tidied) >= tidyEvery || now.Before(tidied) {
+		if (now.Sub(tidied) >= tidyEvery || now.Before(tidied)) && !held {
 			tidied = now
 			p.tidy(ctx, now)
 		}
@@ -166,6 +167,9 @@ func (p *Pipeline) sweepQueues(ctx context.Context, now time.Time) (left bool) {
 // tidy does what needs doing now and then: parked receipts that nobody claimed, a clock that has been set.
 func (p *Pipeline) tidy(ctx context.Context, now time.Time) {
 	p.checkClock(ctx, now)
+	if p.opt.NoUpkeep {
+		return
+	}
 	if n, err := p.store.DropParked(ctx, system, now); err == nil && n > 0 {
 		p.log.Warn("receipts for unknown messages were dropped after their time", "receipts", n)
 	}
@@ -187,23 +191,26 @@ func (p *Pipeline) settleOverdue(ctx context.Context, now time.Time, leases bool
 func (p *Pipeline) settleOverdueBatch(ctx context.Context, now time.Time, leases bool) (int, error) {
 	// What is left alone for now stands at the head of the list: it must not hide the rest.
 	most := maxHint + p.claims.running() + p.asker.waiting()
-	overdue, err := p.store.Overdue(ctx, system, now, "", most)
-	if err != nil {
-		return 0, err
+	var overdue []store.Overdue
+	if !p.opt.NoUpkeep {
+		var err error
+		if overdue, err = p.store.Overdue(ctx, system, now, "", most); err != nil {
+			return 0, err
+		}
 	}
 	elapsed := p.elapsed()
 	ours := map[attemptKey]bool{}
 	isSending := func(o store.Overdue) bool { return o.Status == delivery.StatusSending }
 	if slices.ContainsFunc(overdue, isSending) || leases && p.claims.over(elapsed) {
 		// Both lists are in the order of their times, so that what of this list is ours stands at the head of that one.
-		own, err := p.store.Overdue(ctx, system, now, p.opt.Node, most)
+		own, err := p.overdueOwn(ctx, now, most)
 		if err != nil {
 			return 0, err
 		}
 		for _, o := range own {
 			key := attemptKey{o.ID, o.Epoch}
 			ours[key] = true
-			if o.DueAt.After(now) && p.claims.isOver(key, elapsed) {
+			if (o.DueAt.After(now) || p.opt.NoUpkeep) && p.claims.isOver(key, elapsed) {
 				overdue = append(overdue, o)
 			}
 		}
@@ -231,6 +238,12 @@ func (p *Pipeline) settleOne(o store.Overdue, ours bool, now time.Time, elapsed 
 	case delivery.StatusAmbiguous:
 		out, decided, err := p.resolve(o, now)
 		return out, decided && err == nil // its tenant cannot be read now: the next look decides
+	}
+	if !ours && p.opt.Run != "" {
+		if isOthers(o, now) {
+			return store.Outcome{}, false
+		}
+		return p.lostDoubt(o, now), true
 	}
 	if ours && p.claims.takeBack(key) {
 		return notBegun(o, reasonLeaseEnded, now), true
@@ -298,15 +311,20 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	names, err := p.names(past)
+	if err != nil {
+		return err
+	}
 	var queued, answered, doubted int
-	for {
+	for len(names) > 0 {
 		now := p.clock.Now()
-		left, err := p.store.Overdue(ctx, system, now, p.opt.Node, 4*maxHint)
+		left, err := p.store.Overdue(ctx, system, now, names[0], 4*maxHint)
 		if err != nil {
 			return err
 		}
 		if len(left) == 0 {
-			break
+			names = names[1:]
+			continue
 		}
 		outcomes := make([]store.Outcome, len(left))
 		for i, o := range left {
@@ -345,5 +363,8 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 	if queued+answered+doubted > 0 {
 		p.log.Info("claims of the stopped process are settled", "not_started", queued, "answered", answered, "in_doubt", doubted)
 	}
-	return past.forget()
+	if err := past.forget(); err != nil {
+		return err
+	}
+	return p.forgetNames()
 }

@@ -11,6 +11,7 @@ const (
 	ReasonNoConnector     = "no_connector"     // the tenant has none for the channel, or its rule names none that is there
 	ReasonConnectorPaused = "connector_paused" // a person paused every one of them
 	ReasonConnectorDown   = "connector_down"   // every one of them rests: it failed, or most of its attempts did
+	ReasonNoSession       = "no_session"       // another node has the session that its account allows
 	ReasonInDoubt         = "in_doubt"         // the one that may have taken it already is gone
 )
 
@@ -135,6 +136,8 @@ func choose(candidates []*Account, q *Query, now time.Time) Choice {
 				if c.Blocked == nil {
 					c = Choice{Reason: ReasonConnectorPaused, Detail: a.Name + " is paused: " + a.Why, Blocked: a}
 				}
+			case elsewhere: // it would be the one, as far as anybody here knows: who has the session also knows better
+				return Choice{Reason: ReasonNoSession, Detail: a.Name + ": " + o.why, Blocked: a}
 			case resting: // the one that comes back first
 				if c.Blocked == nil || c.Reason == ReasonConnectorPaused || o.until.Before(c.Until) {
 					c = Choice{Reason: ReasonConnectorDown, Detail: a.Name + ": " + o.why, Until: o.until, Blocked: a}
@@ -160,13 +163,14 @@ const (
 	paused          // by a person
 	unhealthy       // it works, but not to this destination
 	missing         // there is no such account
+	elsewhere       // another node has its session
 )
 
-var stateNames = [...]string{"ready", "resting", "paused", "unhealthy", "missing"}
+var stateNames = [...]string{"ready", "resting", "paused", "unhealthy", "missing", "elsewhere"}
 
 func (s state) String() string { return stateNames[s] }
 
-var passedOver = [...]string{resting: " rests", paused: " is paused", unhealthy: " is unhealthy", missing: ""}
+var passedOver = [...]string{resting: " rests", paused: " is paused", unhealthy: " is unhealthy", missing: "", elsewhere: ""}
 
 // offer is an account's answer to a message.
 type offer struct {
@@ -181,6 +185,9 @@ type offer struct {
 func (a *Account) offer(to string, now time.Time, strict, take bool) offer {
 	if a.Paused {
 		return offer{state: paused, why: a.Why}
+	}
+	if a.Elsewhere {
+		return offer{state: elsewhere, why: "another node has its session"}
 	}
 	h := &a.health
 	h.mu.Lock()

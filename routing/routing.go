@@ -26,6 +26,9 @@ type Account struct {
 	Parallel  int           // simultaneous Sends
 	Paused    bool          // by a person
 	Why       string        // why it is paused
+	// Elsewhere is set when the provider allows fewer sessions than there are nodes, and others have them: this process
+	// leaves what goes by the account to those.
+	Elsewhere bool
 
 	health health
 }
@@ -98,6 +101,16 @@ func (t *Table) All(f func(*Account) bool) {
 			return
 		}
 	}
+}
+
+// Usable lists the accounts that a tenant's messages on a channel may go by without a rule, best first; its rules can
+// name no others. The caller must not change the list.
+func (t *Table) Usable(tenant delivery.TenantID, ch delivery.Channel) []*Account {
+	s := t.snap.Load()
+	if s == nil {
+		return nil
+	}
+	return s.candidates(tenant, ch)
 }
 
 // candidates are the accounts that a tenant's messages on ch may go by without a rule, best first. The caller must not

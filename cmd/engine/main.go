@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -65,6 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 type options struct {
 	config, dir, listen, publicURL, logLevel, logFormat string
+	store, broker, limits, node, roles, heartbeat       string
 	allowPrivate                                        bool
 }
 
@@ -78,11 +78,16 @@ func command(stdout io.Writer) *cobra.Command {
 Without any argument it keeps everything in ./data (one SQLite file, no server to install) and listens on ` + engine.DefaultListen + `.
 At its first start it makes an operator's key and writes it to DIR/` + engine.OperatorKeyFile + `.
 
+With --store postgres://… any number of engines work together, each under a --node name of its own and all with the same
+master key. --broker amqp://… makes them hear of work at once, --limits redis://… makes them share rate limits. URLs with
+passwords are better given as MSGCTL_STORE, MSGCTL_BROKER and MSGCTL_LIMITS: other users of the host can read flags.
+
 SIGTERM and Ctrl-C drain: new requests are refused, attempts under way may end, and nothing is lost or sent twice.
 A second signal stops at once; attempts without an answer are then settled at the next start.`,
 		Example: `  engine
   engine --dir /var/lib/msgctl --listen 0.0.0.0:8020 --public-url https://msg.example.com
-  engine --config engine.yaml`,
+  engine --config engine.yaml
+  MSGCTL_STORE=postgres://msgctl:secret@db/msgctl engine --dir /var/lib/msgctl --node eu-1`,
 		Args:          noArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -94,16 +99,21 @@ A second signal stops at once; attempts without an answer are then settled at th
 	f.StringVar(&o.config, "config", "", "read settings from a YAML `file`; flags and MSGCTL_… variables go before it")
 	f.StringVar(&o.dir, "dir", "", "keep everything in this `directory` (default ./data)")
 	f.StringVar(&o.listen, "listen", "", "serve the API on this `address` (default "+engine.DefaultListen+")")
+	f.StringVar(&o.store, "store", "", "share the store at this `URL`, postgres://user@host/database (default a file in --dir)")
+	f.StringVar(&o.broker, "broker", "", "carry hints by the RabbitMQ at this `URL`, amqp://user@host (default in process)")
+	f.StringVar(&o.limits, "limits", "", "share rate limits through the Redis at this `URL`, redis://host (default alone)")
+	f.StringVar(&o.node, "node", "", "the `name` of this engine among those that share the store (default the host's)")
+	f.StringVar(&o.roles, "roles", "", "what this engine does for the others, `A,B` of api, deliver, schedule and webhook "+
+		"(default all)")
+	f.StringVar(&o.heartbeat, "heartbeat", "", "how long this engine's sign of life holds, a `duration` (default 3s)")
 	f.StringVar(&o.publicURL, "public-url", "", "how providers reach the API for callbacks, as a `URL`")
 	f.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&o.logFormat, "log-format", "", "json or text (default json)")
 	f.BoolVar(&o.allowPrivate, "allow-private", false, "let connectors reach loopback and private addresses; for development")
 	root.AddCommand(
 		&cobra.Command{Use: "serve", Short: "The same as engine alone", Args: noArgs, RunE: root.RunE},
-		&cobra.Command{
-			Use: "healthcheck", Short: "Exit 0 when the engine at --listen is ready, for containers and scripts", Args: noArgs,
-			RunE: func(*cobra.Command, []string) error { return healthcheck(o) },
-		},
+		healthcheckCommand(&o),
+		operatorKeyCommand(&o, stdout),
 		&cobra.Command{
 			Use: "config", Short: "Check the configuration and print it as it would be used", Args: noArgs,
 			RunE: func(*cobra.Command, []string) error {
@@ -147,10 +157,20 @@ func (o options) read() (engine.Config, error) {
 		flag, env string
 	}{
 		{&cfg.Dir, o.dir, "DIR"}, {&cfg.Listen, o.listen, "LISTEN"}, {&cfg.PublicURL, o.publicURL, "PUBLIC_URL"},
+		{&cfg.Store, o.store, "STORE"}, {&cfg.Broker, o.broker, "BROKER"}, {&cfg.Limits, o.limits, "LIMITS"},
+		{&cfg.Node, o.node, "NODE"},
 		{&cfg.Log.Level, o.logLevel, "LOG__LEVEL"}, {&cfg.Log.Format, o.logFormat, "LOG__FORMAT"},
 	} {
 		if v := pick(s.flag, s.env); v != "" {
 			*s.to = v
+		}
+	}
+	if v := pick(o.roles, "ROLES"); v != "" {
+		cfg.Roles = strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	if v := pick(o.heartbeat, "HEARTBEAT"); v != "" {
+		if cfg.Heartbeat, err = time.ParseDuration(v); err != nil {
+			return cfg, usageError{fmt.Errorf("configuration: heartbeat: %q is not a duration: use a value such as 3s", v)}
 		}
 	}
 	cfg.AllowPrivate = cfg.AllowPrivate || o.allowPrivate || os.Getenv("MSGCTL_ALLOW_PRIVATE") == "true"
@@ -170,6 +190,9 @@ func serve(cmd *cobra.Command, o options) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(signals)
+	if err := bringMasterKey(cfg.Dir, os.Getenv); err != nil {
+		return err
+	}
 	e, err := engine.New(cfg, all.Kinds()...)
 	if err != nil {
 		return err
@@ -179,32 +202,15 @@ func serve(cmd *cobra.Command, o options) error {
 	if err := e.Start(ctx); err != nil {
 		return errors.Join(err, e.Close())
 	}
+	sup := supervised(cfg.Logger)
+	defer sup.close()
+	sup.ready("serving on " + e.Addr())
 	<-signals
+	sup.stopping()
 	cfg.Logger.Info("draining: a second signal stops at once")
 	go func() {
 		<-signals
 		cancel()
 	}()
 	return e.Shutdown(ctx)
-}
-
-func healthcheck(o options) error {
-	cfg, err := o.read()
-	if err != nil {
-		return err
-	}
-	host := cfg.Listen
-	if strings.HasPrefix(host, ":") || strings.HasPrefix(host, "0.0.0.0:") {
-		host = "127.0.0.1" + host[strings.LastIndex(host, ":"):]
-	}
-	client := http.Client{Timeout: 3 * time.Second}
-	resp, err := client.Get("http://" + host + "/readyz")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("not ready: %s", resp.Status)
-	}
-	return nil
 }

@@ -59,7 +59,21 @@ func TestRefusesToStart(t *testing.T) {
 		{"unknown key below", []string{"--config", write(t, "log: { levl: debug }\n")}, exitUsage, []string{"levl"}},
 		{"wrong type", []string{"--config", write(t, "dir: [a]\n")}, exitUsage, []string{"dir"}},
 		{"bad value", []string{"--config", write(t, "log: { level: loud }\n")}, exitUsage, []string{"log.level", "loud"}},
-		{"another kind of store", []string{"--config", write(t, "store: postgres://localhost/x\n")}, exitUsage, []string{"store"}},
+		{"another kind of store", []string{"--config", write(t, "store: mysql://u:hunter2@localhost/x\n")}, exitUsage, []string{"store", `"mysql"`, "postgres://"}},
+		{"a store without a scheme", []string{"--store", "db.example.com"}, exitUsage, []string{"store", "postgres://"}},
+		{"a URL that cannot be read", []string{"--store", "postgres://u:hunter2%zz@h/x"}, exitUsage, []string{"store", "%XX"}},
+		{"another kind of broker", []string{"--store", "postgres://h/x", "--broker", "kafka://u:hunter2@h"}, exitUsage, []string{"broker", `"kafka"`}},
+		{"another kind of limits", []string{"--store", "postgres://h/x", "--limits", "memcached://h"}, exitUsage, []string{"limits", `"memcached"`}},
+		{"a broker without a host", []string{"--store", "postgres://h/x", "--broker", "amqp:"}, exitUsage, []string{"broker", "host"}},
+		{"a broker alone", []string{"--broker", "amqp://h"}, exitUsage, []string{"broker", "store"}},
+		{"limits alone", []string{"--limits", "redis://h"}, exitUsage, []string{"limits", "store"}},
+		{"roles alone", []string{"--roles", "api"}, exitUsage, []string{"roles", "store"}},
+		{"unknown role", []string{"--store", "postgres://h/x", "--roles", "api,send"}, exitUsage, []string{"roles", `"send"`, "deliver"}},
+		{"a role twice", []string{"--store", "postgres://h/x", "--roles", "api,api"}, exitUsage, []string{"roles", "twice"}},
+		{"bad node", []string{"--store", "postgres://h/x", "--node", "a b"}, exitUsage, []string{"node", `"a b"`}},
+		{"long heartbeat", []string{"--store", "postgres://h/x", "--heartbeat", "5m"}, exitUsage, []string{"heartbeat", "5m0s"}},
+		{"no heartbeat", []string{"--heartbeat", "soon"}, exitUsage, []string{"heartbeat", "soon"}},
+		{"too many nodes", []string{"--config", write(t, "max_nodes: 5000\n")}, exitUsage, []string{"max_nodes", "5000"}},
 		{"no such file", []string{"--config", file + ".no"}, exitUsage, []string{file + ".no"}},
 		{"a directory", []string{"--config", t.TempDir()}, exitUsage, []string{"is a directory"}},
 		{"unknown flag", []string{"--dirr", "x"}, exitUsage, []string{"--dirr", "engine --help"}},
@@ -79,7 +93,22 @@ func TestRefusesToStart(t *testing.T) {
 			}
 			require.True(t, strings.HasPrefix(errs.String(), "engine: "), errs.String())
 			require.NotContains(t, errs.String(), "goroutine")
+			require.NotContains(t, errs.String(), "hunter2", "a password")
 			require.Empty(t, out.String())
 		})
 	}
+}
+
+func TestPrintsTheConfigurationWithoutPasswords(t *testing.T) {
+	t.Setenv("MSGCTL_STORE", "postgres://msgctl:hunter2@db/msgctl?sslpassword=hunter2")
+	t.Setenv("MSGCTL_BROKER", "amqps://msgctl:hunter2@mq")
+	t.Setenv("MSGCTL_LIMITS", "rediss://:hunter2@cache")
+	t.Setenv("MSGCTL_NODE", "eu-1")
+	t.Setenv("MSGCTL_ROLES", "deliver, schedule")
+	var out, errs bytes.Buffer
+	require.Zero(t, run([]string{"config", "--heartbeat", "2s"}, &out, &errs), errs.String())
+	for _, want := range []string{"postgres://msgctl:xxxxx@db/msgctl", "amqps://", "@mq", "@cache", "node: eu-1", "- deliver", "heartbeat: 2s"} {
+		require.Contains(t, out.String(), want)
+	}
+	require.NotContains(t, out.String(), "hunter2")
 }

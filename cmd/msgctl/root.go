@@ -63,6 +63,7 @@ func (a *app) root() *cobra.Command {
 		{groupCampaign, []*cobra.Command{a.campaignCmd(), a.audienceCmd(), a.templateCmd(), a.suppressCmd()}},
 		{groupOperate, []*cobra.Command{
 			a.connectorCmd(), a.routeCmd(), a.retryCmd(), a.dlqCmd(), a.receiptCmd(), a.tenantCmd(), a.keyCmd(), a.auditCmd(),
+			a.clusterCmd(), a.migrateCmd(), a.backupCmd(), a.restoreCmd(),
 		}},
 		{groupOther, []*cobra.Command{a.versionCmd()}},
 	} {

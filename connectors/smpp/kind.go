@@ -21,6 +21,9 @@ import (
 // maxWindow bounds the setting "window": an SMSC that allows more is not known.
 const maxWindow = 10_000
 
+// maxBinds bounds the setting "max_binds". The engine sees to it that it is kept.
+const maxBinds = 1000
+
 // Kind returns the kind smpp. A connector of it has the capabilities Streamer, Checker and io.Closer.
 func Kind() connectors.Kind {
 	return connectors.Kind{
@@ -45,6 +48,8 @@ func Kind() connectors.Kind {
 				Doc: "How many submit_sm may wait for their answer at once; ask the provider."},
 			{Key: "concurrency", Type: connectors.Number, Default: "100",
 				Doc: "How many messages are handed over at once; above the window, so that it never runs dry."},
+			{Key: "max_binds", Type: connectors.Number, Default: "0",
+				Doc: "How many engines of a cluster may bind at once, where the provider allows fewer; 0 = each one binds."},
 			{Key: "timeout", Type: connectors.Duration, Default: "30s",
 				Doc: "How long one message may take, all its parts and the wait for the window included."},
 			{Key: "response_timeout", Type: connectors.Duration, Default: "10s",
@@ -129,6 +134,8 @@ func readConfig(s connectors.Settings) (config, error) {
 	switch {
 	case cfg.window < 1 || cfg.window > maxWindow:
 		return config{}, &connectors.SettingError{Key: "window", Reason: "must be 1–10000"}
+	case s.Int("max_binds") < 0 || s.Int("max_binds") > maxBinds:
+		return config{}, &connectors.SettingError{Key: "max_binds", Reason: "must be 0–1000"}
 	case cfg.answerWithin < time.Second || cfg.answerWithin > 5*time.Minute:
 		return config{}, &connectors.SettingError{Key: "response_timeout", Reason: "must be 1s–5m"}
 	case cfg.silenceBefore < time.Second || cfg.silenceBefore > time.Hour:
