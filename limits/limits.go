@@ -40,6 +40,10 @@ type Decision struct {
 }
 
 // Limiter grants reservations. It is safe for concurrent use.
+//
+// A Limiter that several processes share does not wait for the others: Reserve is called with locks held. It may refuse
+// what could pass, with a NotBefore some milliseconds ahead, while it asks for more in the background; Blocking is then a
+// bound that it has to ask for.
 type Limiter interface {
 	// Reserve takes cost from every bound, or from none. Cost is in the units of the rates: 1 for a message, the number
 	// of segments for SMS. A cost above a bound's burst passes when the bound is full and is paid off before the next.
@@ -47,6 +51,6 @@ type Limiter interface {
 	Reserve(ctx context.Context, now time.Time, bounds []Bound, cost float64) (Decision, error)
 
 	// Pause refuses every reservation that names key until the given time: a provider asked us to slow down. A shorter
-	// pause never cuts a longer one.
+	// pause never cuts a longer one. It holds here at once, and at other processes that share the limits soon.
 	Pause(ctx context.Context, key Key, until time.Time) error
 }

@@ -32,7 +32,7 @@ const (
 	buffer   = 64  // notices that wait for one receiver, and for Redis
 	outgoing = 256 // the same
 	timeout  = 200 * time.Millisecond
-	idle     = 5 * time.Second // without a word from Redis: it is asked whether it lives
+	idle     = 2 * time.Second // without a word from Redis: it is asked whether it lives
 	slowest  = 2 * time.Second // between attempts to come back
 )
 

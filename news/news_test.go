@@ -3,8 +3,10 @@ package news_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,9 +20,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+func debug(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
 func open(t *testing.T, url string) *news.News {
 	t.Helper()
-	n, err := news.Open(context.Background(), url, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+	n, err := news.Open(context.Background(), url, debug(t.Output()))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, n.Close()) })
 	return n
@@ -186,20 +192,42 @@ func TestRedisAbsentFromTheStart(t *testing.T) {
 	}
 }
 
+// A connection over which nothing comes any more is given up, and its end is a gap.
 func TestHungRedisIsGivenUp(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t)
 	link, url := servers.ProxyURL(t, server.URL)
-	n := open(t, url)
+	var log lines
+	n, err := news.Open(context.Background(), url, debug(&log))
+	require.NoError(t, err)
+	defer n.Close()
 	s := n.Subscribe("x")
 	begun(t, s)
 	link.Hang()
-	for range 3 {
-		n.Publish(context.Background(), "x", []byte("lost"))
-	}
-	link.Cut()
+	n.Publish(context.Background(), "x", []byte("lost"))
+	require.Eventually(t, func() bool { return log.contains("Redis is away") }, 20*time.Second, 10*time.Millisecond)
 	link.Heal()
 	for !next(t, s).Gap {
 	}
+	require.False(t, log.contains(servers.Password))
+}
+
+// lines is a log that is read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) contains(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), s)
 }
 
 func TestConcurrentUse(t *testing.T) {
@@ -218,7 +246,9 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestBadURLs(t *testing.T) {
-	for _, url := range []string{"amqp://localhost", "redis://:secret@host:port", "redis://u:secret@h/x", "redis://u:secret@h?foo=1", "%"} {
+	for _, url := range []string{
+		"amqp://localhost", "redis://:secret@host:port", "redis://u:secret@h/x", "redis://u:secret@h?foo=1", "%",
+	} {
 		_, err := news.Open(context.Background(), url, nil)
 		require.ErrorContains(t, err, "news: not a Redis URL", url)
 		require.NotContains(t, err.Error(), "secret")

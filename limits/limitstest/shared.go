@@ -141,27 +141,66 @@ func (r *Record) Nodes(k limits.Key) int {
 	return len(seen)
 }
 
-// Shared checks limiters that several nodes share, in real time. Open returns the limiter of one node of so many, all
-// over the same state, which is without any history; it is called for all of them before any is used.
+// Shared checks limiters that several nodes share, in real time. Open returns the limiters of so many nodes, all over the
+// same state, which is without any history. No limit is ever passed; and at least nine tenths of each are used, in one of
+// three attempts. An attempt does not count when the machine is so busy with other things that timers come late.
 func Shared(t *testing.T, counts []int, open func(t *testing.T, nodes int) []limits.Limiter) {
 	for _, n := range counts {
 		t.Run(fmt.Sprintf("nodes=%d", n), func(t *testing.T) {
-			asks := Mixed()
 			ls := open(t, n)
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-			defer cancel()
-			began := time.Now()
-			r := Drive(ctx, ls, asks)
-			r.Check(t)
-			for k, rate := range r.rates {
-				used := r.Used(k, began.Add(time.Second), began.Add(3*time.Second))
-				t.Logf("%v per second, burst %v: %.1f %% used, at %d of %d nodes", rate.PerSecond, rate.Burst, 100*used,
-					r.Nodes(k), n)
-				if used < 0.9 && binding(asks, k) {
-					t.Errorf("%+v at %+v: %.1f %% used", k, rate, 100*used)
+			for counted, attempt := 0, 0; counted < 3 && attempt < 3; attempt++ {
+				unused, busy := share(t, ls)
+				switch {
+				case len(unused) == 0:
+					return
+				case !busy:
+					counted++
+				}
+				if counted == 3 {
+					t.Fatalf("too little was used of %v", unused)
 				}
 			}
+			t.Log("the machine is too busy to tell how much can be used")
 		})
+	}
+}
+
+// share drives the nodes for a while and returns the limits that could have been used more.
+func share(t *testing.T, ls []limits.Limiter) (unused []limits.Rate, busy bool) {
+	asks := Mixed()
+	ctx, cancel := context.WithTimeout(context.Background(), 2500*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	late := make(chan bool)
+	go func() { late <- lateTimers(ctx) }()
+	r := Drive(ctx, ls, asks)
+	busy = <-late
+	r.Check(t)
+	for k, rate := range r.rates {
+		used := r.Used(k, began.Add(500*time.Millisecond), began.Add(2500*time.Millisecond))
+		t.Logf("%v per second, burst %v: %.1f %% used, at %d of %d nodes", rate.PerSecond, rate.Burst, 100*used,
+			r.Nodes(k), len(ls))
+		if used < 0.9 && binding(asks, k) {
+			unused = append(unused, rate)
+		}
+	}
+	return unused, busy
+}
+
+// lateTimers says whether timers come a fifth later than they should, on average, until ctx ends.
+func lateTimers(ctx context.Context) bool {
+	const step = 5 * time.Millisecond
+	timer := time.NewTimer(step)
+	defer timer.Stop()
+	began, n := time.Now(), 0
+	for {
+		select {
+		case <-ctx.Done():
+			return time.Since(began) > time.Duration(n+1)*step*6/5
+		case <-timer.C:
+			n++
+			timer.Reset(step)
+		}
 	}
 }
 

@@ -88,7 +88,7 @@ func (l *Limiter) collect(op string) (request, []entry, int64) {
 	var entries []entry
 	gap := l.pace.gapMost
 	kept := l.active[:0]
-	now := l.opt.Now()
+	now := l.at(t)
 	for i, b := range l.active {
 		if len(entries) == batch {
 			kept = append(kept, l.active[i:]...)
@@ -118,6 +118,9 @@ func (l *Limiter) collect(op string) (request, []entry, int64) {
 		l.active = append(append(make([]*bucket, 0, n), kept[batch:]...), kept[:batch]...)
 	}
 	k.gap = max(gap, l.pace.gapLeast) * time.Duration(max(10, k.present)) / 10
+	if k.present > 1 { // nodes that keep step would always come in the same order, and the last ones get nothing
+		k.gap = k.gap*3/4 + time.Duration(l.chance.Int64N(int64(k.gap/2)))
+	}
 	return req, entries, session
 }
 
@@ -240,7 +243,7 @@ func (l *Limiter) apply(op string, r answer, sent, session int64, entries []entr
 		b, g := e.b, r.grants[i]
 		b.enter(session)
 		if g.pause > 0 {
-			if until := l.opt.Now().Add(g.pause); until.After(b.paused) {
+			if until := l.at(t).Add(g.pause); until.After(b.paused) {
 				b.paused = until
 			}
 		}

@@ -2,13 +2,14 @@ package redis
 
 import (
 	"context"
+	"flag"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/internal/servers"
 	"github.com/msgctl/msgctl/limits"
 	"github.com/msgctl/msgctl/limits/limitstest"
@@ -38,15 +39,16 @@ func during(t *testing.T, span time.Duration, ls []limits.Limiter, trouble func(
 }
 
 func TestRedisKilledMidway(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t)
 	ls := cluster(t, func(int) string { return server.URL }, 3)
 	began := time.Now()
-	r := during(t, 6*time.Second, ls, func(ctx context.Context) {
-		after(ctx, 1500*time.Millisecond, server.Kill)
+	r := during(t, 5*time.Second, ls, func(ctx context.Context) {
+		after(ctx, 1200*time.Millisecond, server.Kill)
 	})
 	for _, a := range limitstest.Mixed() {
 		b := a.Bounds[len(a.Bounds)-1]
-		used := r.Used(b.Key, began, began.Add(6*time.Second))
+		used := r.Used(b.Key, began, began.Add(5*time.Second))
 		t.Logf("%v: %.1f %%", b.Rate, 100*used)
 		require.GreaterOrEqual(t, used, 0.6, "%v", b)
 	}
@@ -70,17 +72,18 @@ func shared(t *testing.T, ls []limits.Limiter) {
 }
 
 func TestRedisComesAndGoes(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t)
 	ls := cluster(t, func(int) string { return server.URL }, 3)
-	r := during(t, 9*time.Second, ls, func(ctx context.Context) {
-		after(ctx, 700*time.Millisecond, server.Wipe)
-		after(ctx, time.Second, server.Kill)
+	r := during(t, 6*time.Second, ls, func(ctx context.Context) {
+		after(ctx, 500*time.Millisecond, server.Wipe)
+		after(ctx, 500*time.Millisecond, server.Kill)
 		after(ctx, 100*time.Millisecond, server.Start)
-		after(ctx, time.Second, server.Stall)
-		after(ctx, time.Second, server.Resume)
-		after(ctx, time.Second, server.Kill)
-		after(ctx, time.Second, server.Start)
-		after(ctx, time.Second, server.Wipe)
+		after(ctx, 800*time.Millisecond, server.Stall)
+		after(ctx, 800*time.Millisecond, server.Resume)
+		after(ctx, 600*time.Millisecond, server.Kill)
+		after(ctx, 900*time.Millisecond, server.Start)
+		after(ctx, 800*time.Millisecond, server.Wipe)
 	})
 	for _, a := range limitstest.Mixed() {
 		b := a.Bounds[len(a.Bounds)-1]
@@ -91,6 +94,7 @@ func TestRedisComesAndGoes(t *testing.T) {
 
 // One node is cut off from Redis while the others are not, hangs, and comes back.
 func TestOneNodeIsCutOff(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t)
 	link, url := servers.ProxyURL(t, server.URL)
 	ls := cluster(t, func(node int) string {
@@ -100,21 +104,63 @@ func TestOneNodeIsCutOff(t *testing.T) {
 		return server.URL
 	}, 3)
 	began := time.Now()
-	r := during(t, 8*time.Second, ls, func(ctx context.Context) {
-		after(ctx, 500*time.Millisecond, link.Cut)
-		after(ctx, 2*time.Second, link.Heal)
-		after(ctx, time.Second, func() { link.Hang() })
+	r := during(t, 6*time.Second, ls, func(ctx context.Context) {
+		after(ctx, 400*time.Millisecond, link.Cut)
 		after(ctx, 1500*time.Millisecond, link.Heal)
-		after(ctx, 500*time.Millisecond, func() { link.Slow(200 * time.Millisecond) })
-		after(ctx, time.Second, link.Heal)
+		after(ctx, 800*time.Millisecond, func() { link.Hang() })
+		after(ctx, 1200*time.Millisecond, link.Heal)
+		after(ctx, 400*time.Millisecond, func() { link.Slow(200 * time.Millisecond) })
+		after(ctx, 600*time.Millisecond, link.Heal)
 	})
 	for _, a := range limitstest.Mixed() {
 		b := a.Bounds[len(a.Bounds)-1]
-		used := r.Used(b.Key, began, began.Add(8*time.Second))
+		used := r.Used(b.Key, began, began.Add(6*time.Second))
 		t.Logf("%v: %.1f %%, %d nodes", b.Rate, 100*used, r.Nodes(b.Key))
 		require.GreaterOrEqual(t, used, 0.5, "%v", b)
 	}
 	shared(t, ls)
 }
 
-var _ = delivery.SMS
+var kills = flag.Int("kills", 0, "how often the long test kills, empties or stalls Redis")
+
+// The long form of the tests above: go test -run TestManyKills -kills 200 -timeout 20m
+func TestManyKills(t *testing.T) {
+	if *kills == 0 {
+		return
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	server := servers.NewRedis(t)
+	ls := cluster(t, func(int) string { return server.URL }, 3)
+	for done := 0; done < *kills; done += 10 {
+		began := time.Now()
+		ctx, stop := context.WithCancel(background)
+		var rec *limitstest.Record
+		var wg sync.WaitGroup
+		wg.Go(func() { rec = limitstest.Drive(ctx, ls, limitstest.Mixed()) })
+		for range min(10, *kills-done) {
+			switch r.IntN(5) {
+			case 0, 1:
+				server.Kill()
+				after(ctx, time.Duration(r.Int64N(1e9)), server.Start)
+			case 2, 3:
+				server.Wipe()
+			case 4:
+				server.Stall()
+				after(ctx, time.Duration(r.Int64N(1e9)), server.Resume)
+			}
+			after(ctx, time.Duration(r.Int64N(2e9)), func() {})
+		}
+		stop()
+		wg.Wait()
+		rec.Check(t)
+		for _, a := range limitstest.Mixed() {
+			b := a.Bounds[len(a.Bounds)-1]
+			t.Logf("%3d: %v: %.0f %% used", done, b.Rate, 100*rec.Used(b.Key, began, time.Now()))
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}

@@ -65,11 +65,15 @@ func TestALeaseEndsBeforeRedisGivesItAway(t *testing.T) {
 
 func TestALeaseOutlivesWhatRedisForgets(t *testing.T) {
 	for from := 100 * time.Millisecond; from < 300*time.Millisecond; from += 10 * time.Millisecond {
-		w := settled(t, 2)
-		w.nodes[1].pace.credit = 0
-		b := limit(1, 20, 3)
-		require.True(t, w.leased(0, b))
-		require.Equal(t, 2, w.burst(1, b))
+		w := settled(t, 4)
+		for _, l := range w.nodes {
+			l.pace.credit = 0
+		}
+		b := limit(1, 100, 4)
+		require.False(t, w.reserve(0, 4, b)) // and so it has the whole burst
+		w.rates[b.Key] = b.Rate
+		w.pass(4 * time.Millisecond)
+		require.Equal(t, 4.0, w.nodes[0].buckets.byKey[b.Key].have)
 		flush(t, w.nodes[0].url())
 		w.contend(0, b, from, time.Second)
 	}

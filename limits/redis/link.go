@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 )
 
@@ -69,7 +68,7 @@ func (l *Limiter) loop(ctx context.Context) {
 func (l *Limiter) tidy(t int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.buckets.forget(1+len(l.buckets.all)/100, l.opt.Now(), t, time.Minute)
+	l.buckets.forget(1+len(l.buckets.all)/100, l.at(t), t, time.Minute)
 }
 
 // step does what is due and returns when to look again.
@@ -166,7 +165,7 @@ func (l *Limiter) fail(why string) {
 	if l.link.failures > 20 {
 		wait = 2 * l.pace.retry
 	}
-	l.link.retryAt = l.clock() + int64(wait/2+rand.N(wait))
+	l.link.retryAt = l.clock() + int64(wait/2) + l.chance.Int64N(int64(wait))
 }
 
 // sayAway tells once that the node goes by its share. The lock is held.

@@ -5,8 +5,10 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -60,6 +62,9 @@ func prepare(opt Options, p pace) (*Limiter, error) {
 	}
 	l.link.aloneFrom, l.link.gap = int64(p.closedFor()), p.gapMost
 	l.link.nodes, l.link.present = 1, 1
+	seed := fnv.New64a()
+	_, _ = io.WriteString(seed, opt.Node)
+	l.chance = rand.New(rand.NewPCG(seed.Sum64(), uint64(opt.Now().UnixNano())))
 	l.alone.since = -int64(century) // the first list has not changed
 	return l, nil
 }
@@ -73,7 +78,7 @@ func clientOptions(raw string) (*goredis.Options, error) {
 		if errors.As(err, &bad) {
 			err = bad.Err
 		}
-		return nil, fmt.Errorf("limits: not a Redis URL: %w; use redis://user:password@host:6379/0, rediss:// for TLS", err)
+		return nil, fmt.Errorf("limits: not a Redis URL: %w; use redis://user:password@host:6379/0 (rediss: for TLS)", err)
 	}
 	ro.MaxRetries, ro.DialerRetries = -1, 1
 	ro.PoolSize, ro.PipelinePoolSize, ro.MinIdleConns = 1, -1, 0
@@ -123,7 +128,8 @@ func passes(err error) bool {
 	}
 	var failed net.Error
 	return errors.As(err, &failed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled) ||
 		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ENOENT)
 }
 
@@ -132,10 +138,11 @@ func hint(err error) string {
 	var answered goredis.Error
 	text := err.Error()
 	switch {
-	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"), strings.Contains(text, "invalid password"):
+	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"),
+		strings.Contains(text, "invalid password"):
 		return "; check the user and the password in the URL of the limits"
 	case strings.Contains(text, "NOPERM"):
-		return "; the user needs the commands eval, evalsha, time, hgetall, hget, hmget, hset, hdel, del, expire on its keys"
+		return "; the user needs eval, evalsha, time, hgetall, hmget, hset, hdel, del and expire on its keys"
 	case !errors.As(err, &answered):
 		return "; is that a Redis?"
 	}

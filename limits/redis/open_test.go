@@ -102,7 +102,7 @@ func TestRedisAbsentFromTheStart(t *testing.T) {
 // NOSCRIPT: somebody has flushed the scripts.
 func TestScriptsAreFlushed(t *testing.T) {
 	server := servers.NewRedis(t)
-	l, err := Open(background, Options{URL: server.URL})
+	l, err := Open(background, Options{URL: server.URL, Nodes: func() int { return 1 }})
 	require.NoError(t, err)
 	defer l.Close()
 	require.Eventually(t, func() bool { return reserve(t, l, limit(1, 1000, 10)) }, 10*time.Second, time.Millisecond)

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -18,8 +19,9 @@ type Options struct {
 	// Node is this node's name in the cluster. No two limiters that live at the same time have the same name. "" = one
 	// that nobody else has.
 	Node string
-	// Nodes is how many nodes are alive that have a Limiter; 0 or nil = unknown. It is asked a few times per second and must
-	// not block. A node that it counts must open its Limiter soon, or the others leave that node its share of every rate.
+	// Nodes is how many nodes are alive that have a Limiter; 0 or nil = unknown. It is asked some ten times per second and
+	// must not block. A node that it counts must open its Limiter soon, or the others leave that node its share of every
+	// rate.
 	Nodes func() int
 	// Members are the names of those nodes, this one among them. It replaces Nodes where it is given and not empty. It
 	// decides which node has a limit with a small burst while Redis is away; without it, who has last been seen there.
@@ -60,9 +62,10 @@ type Limiter struct {
 	buckets buckets
 	active  []*bucket // those that Redis should hear of
 
-	link  link
-	alone alone
-	stats Stats
+	link   link
+	alone  alone
+	chance *rand.Rand // differs from node to node
+	stats  Stats
 }
 
 // pace is how often and for how long.
@@ -85,8 +88,8 @@ func defaultPace() pace {
 	return pace{
 		ttl: 250 * time.Millisecond, timeout: 100 * time.Millisecond, dial: time.Second, beat: 80 * time.Millisecond,
 		gapLeast: 2 * time.Millisecond, gapMost: 10 * time.Millisecond,
-		ahead: 20 * time.Millisecond, giveBack: 50 * time.Millisecond, renew: 200 * time.Millisecond, retry: 800 * time.Millisecond,
-		settled: 5 * time.Second,
+		ahead: 20 * time.Millisecond, giveBack: 50 * time.Millisecond, renew: 200 * time.Millisecond,
+		retry: 800 * time.Millisecond, settled: 5 * time.Second,
 	}
 }
 
@@ -188,7 +191,7 @@ func (l *Limiter) clock() int64 {
 	return int64(l.opt.Now().Sub(l.base))
 }
 
-// at is the opposite of clock.
+// at is the time that a reading of the clock stands for.
 func (l *Limiter) at(t int64) time.Time { return l.base.Add(time.Duration(t)) }
 
 // wake lets the loop look at once. The lock is held.

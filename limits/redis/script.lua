@@ -19,7 +19,8 @@ end
 local function text(x) return string.format('%.17g', x) end
 local function whole(x) return string.format('%.0f', x) end
 
-local st = redis.call('HMGET', KEYS[1], 'epoch', 'paid', 'at', 'calls', 'nodes', 'full', 'fullsince', 'idle', 'list', 'last')
+local st = redis.call('HMGET', KEYS[1], 'epoch', 'paid', 'at', 'calls', 'nodes', 'full', 'fullsince', 'idle', 'list',
+  'last')
 local epoch, paid, at, calls = tonumber(st[1] or 0), tonumber(st[2] or 0), tonumber(st[3] or 0), tonumber(st[4] or 0)
 local nodes, full, fullSince, idle = tonumber(st[5] or 1), st[6] == '1', tonumber(st[7] or 0), st[8] == '1'
 local list, last = st[9] or '0', tonumber(st[10] or 0)
@@ -115,8 +116,9 @@ elseif not full then
 end
 if changed then list = string.format('%d', tonumber(list) + 1) end
 calls = calls + 1
-redis.call('HSET', KEYS[1], 'epoch', whole(epoch), 'paid', text(paid), 'at', whole(at), 'calls', whole(calls), 'nodes', nodes,
-  'full', full and '1' or '0', 'fullsince', text(fullSince), 'idle', idle and '1' or '0', 'list', list, 'last', whole(now))
+redis.call('HSET', KEYS[1], 'epoch', whole(epoch), 'paid', text(paid), 'at', whole(at), 'calls', whole(calls),
+  'nodes', nodes, 'full', full and '1' or '0', 'fullsince', text(fullSince), 'idle', idle and '1' or '0', 'list', list,
+  'last', whole(now))
 redis.call('EXPIRE', KEYS[1], KEEP)
 redis.call('EXPIRE', KEYS[2], KEEP)
 
@@ -194,7 +196,8 @@ for k = 3, #KEYS do
   redis.call('HSET', KEYS[k], 'debt', text(debt), 'since', text(paid), 'rate', text(rate), 'paused', whole(paused),
     'epoch', whole(epoch))
   -- Long after everything is paid: the common time may stand still for a while.
-  redis.call('EXPIRE', KEYS[k], math.min(KEEP, 3600 + math.ceil(10 * (debt + held) / rate + math.max(0, paused - now) / 1e6)))
+  local needed = 10 * (debt + held) / rate + math.max(0, paused - now) / 1e6
+  redis.call('EXPIRE', KEYS[k], math.min(KEEP, 3600 + math.ceil(needed)))
   out[#out + 1] = text(grant)
   out[#out + 1] = whole(wait)
   out[#out + 1] = whole(math.max(0, paused - now))

@@ -23,6 +23,7 @@ type world struct {
 	now   time.Time
 	nodes []*Limiter
 	cut   []bool // from Redis
+	turns int    // taken; each time another node is first
 	seen  map[limits.Key][]sent
 	rates map[limits.Key]limits.Rate
 }
@@ -68,9 +69,10 @@ func (w *world) close() {
 func (w *world) pass(d time.Duration, halted ...int) {
 	for end := w.now.Add(d); w.now.Before(end); {
 		w.now = w.now.Add(min(4*time.Millisecond, end.Sub(w.now)))
-		for i, l := range w.nodes {
-			if !slices.Contains(halted, i) {
-				w.turn(i, l)
+		w.turns++
+		for i := range w.nodes {
+			if i = (i + w.turns) % len(w.nodes); !slices.Contains(halted, i) {
+				w.turn(i, w.nodes[i])
 			}
 		}
 	}
