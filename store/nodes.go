@@ -55,7 +55,7 @@ type Node struct {
 	Seen  time.Time // of its last beat, by the store's clock
 	Until time.Time // it counts as alive until then
 	Alive bool
-	// Claims is how many messages it has under lease.
+	// Claims is how many messages it has under lease: claimed as name, or as name#run by any of its runs.
 	Claims int
 }
 

@@ -213,7 +213,9 @@ type Tenant struct {
 	// RerouteInDoubt lets a message whose last attempt is in doubt be tried by another account. Otherwise it waits for
 	// the one that may have taken it.
 	RerouteInDoubt bool
-	CreatedAt      time.Time
+	// Version counts the writes of the row, from 1. The store counts: CreateTenant does not look at it.
+	Version   int64
+	CreatedAt time.Time
 }
 
 // TenantRate is one of a tenant's limits.
@@ -228,7 +230,8 @@ type TenantRate struct {
 type Tenants interface {
 	// CreateTenant stores a tenant. ErrExists when the id is taken.
 	CreateTenant(ctx context.Context, sys System, t Tenant) error
-	// UpdateTenant replaces everything but ID, CreatedAt and DataKey.
+	// UpdateTenant replaces everything but ID, CreatedAt and DataKey. ErrConflict when Version is not the row's, which was
+	// then written since it was read; 0 = whatever it is.
 	UpdateTenant(ctx context.Context, sys System, t Tenant) error
 	// Tenant returns one.
 	Tenant(ctx context.Context, sys System, id delivery.TenantID) (Tenant, error)

@@ -356,11 +356,13 @@ type Claimed struct {
 
 // Outcome is what became of a claim.
 type Outcome struct {
-	ID      delivery.MessageID
-	Epoch   int
-	Writer  delivery.Writer // BySend or ByPlan
-	From    delivery.Status // what the decision was made from: it applies to no other; 0 = whatever the writer may move
-	Status  delivery.Status // must be a legal move for Writer
+	ID     delivery.MessageID
+	Epoch  int
+	Writer delivery.Writer // BySend or ByPlan
+	From   delivery.Status // what the decision was made from: it applies to no other; 0 = whatever the writer may move
+	Status delivery.Status // must be a legal move for Writer
+	// Account made the attempt; zero = the one before stays. With Ambiguous, zero says that nobody knows: then no account
+	// is named any more, unless it is pinned.
 	Account delivery.AccountID
 	// ProviderID is kept with Sent. IndexProviderID makes it findable for receipts that carry nothing else.
 	ProviderID      string
@@ -401,7 +403,8 @@ type Overdue struct {
 	Queue      delivery.Queue
 	Status     delivery.Status // sending, ambiguous, or sent for a leg that has run out of time
 	Epoch      int
-	Account    delivery.AccountID
+	Account    delivery.AccountID // of the last attempt that is settled or in doubt: of the one under way only where pinned
+	Pinned     bool               // no other account may have made any attempt of this leg
 	Attempts   int
 	AtMostOnce bool
 	DueAt      time.Time

@@ -18,17 +18,17 @@ func (s *Store) Accept(ctx context.Context, slug delivery.TenantID, a store.Acce
 	if err := checkNew(a.Messages); err != nil {
 		return store.Accepted{}, err
 	}
-	if err := s.enter(); err != nil {
-		return store.Accepted{}, err
-	}
-	defer s.leave()
 	n, err := s.tenantNumber(ctx, slug)
 	if err == nil {
 		err = s.intern(ctx, pinned(a.Messages)...)
 	}
+	if err == nil {
+		err = s.enter()
+	}
 	if err != nil {
 		return store.Accepted{}, err
 	}
+	defer s.leave()
 	return s.writer.accept(ctx, n, a)
 }
 

@@ -96,3 +96,61 @@ func TestUnfinishedMoveIsTakenUp(t *testing.T) {
 	}, 10*time.Second, 20*time.Millisecond)
 	clean(t, s, "acme")
 }
+
+// A node may die in the middle of a resume, and no other ever start again: what is still held would wait for a year.
+func TestTheOtherNodesFinishAMoveToo(t *testing.T) {
+	db := smallDatabase(t)
+	one, two := openAt(t, db.App), openAt(t, db.App)
+	w := newWorld(t, one)
+	w.tenant("acme")
+	c := store.Campaign{ID: w.ids.Campaign(), Name: "c", CreatedAt: w.now, People: 10}
+	require.NoError(t, one.CreateCampaign(bg, "acme", c))
+	move := func(from, to store.CampaignState) {
+		t.Helper()
+		_, err := one.MoveCampaign(bg, "acme", c, []store.CampaignState{from}, to, w.now)
+		require.NoError(t, err)
+	}
+	move(store.CampaignDraft, store.CampaignRunning)
+	_, err := one.Expand(bg, "acme", c.ID, store.Slice{Now: w.now, To: 10, Done: true, Messages: w.batch(10)})
+	require.NoError(t, err)
+	move(store.CampaignRunning, store.CampaignPaused)
+	// The state is changed in a transaction of its own: here the node died after it.
+	_, err = connect(t, db.Admin).Exec(bg, `UPDATE campaigns SET state = 'running', moving = true`)
+	require.NoError(t, err)
+	require.NoError(t, two.FinishMoves())
+	tally, err := two.Tally(bg, "acme", c.ID)
+	require.NoError(t, err)
+	require.Equal(t, store.Tally{delivery.SMS: {delivery.StatusQueued: 10}}, tally)
+	booksAreRight(t, two, "acme")
+}
+
+// Every node wakes what a rate has held of a campaign that was paused: that must not mean to lock all that waits of it.
+func TestAWakeOfACampaignLooksAtWhatIsHeldOnly(t *testing.T) {
+	db := smallDatabase(t)
+	s := openAt(t, db.App)
+	w := newWorld(t, s)
+	w.tenant("acme")
+	c := store.Campaign{ID: w.ids.Campaign(), Name: "c", CreatedAt: w.now, People: 3000}
+	require.NoError(t, s.CreateCampaign(bg, "acme", c))
+	_, err := s.MoveCampaign(bg, "acme", c, []store.CampaignState{store.CampaignDraft}, store.CampaignRunning, w.now)
+	require.NoError(t, err)
+	var ids []delivery.MessageID
+	for from := int64(0); from < 3000; from += 1000 {
+		ms := w.batch(1000)
+		ids = append(ids, ms[0].ID)
+		_, err := s.Expand(bg, "acme", c.ID, store.Slice{Now: w.now, From: from, To: from + 1000, Messages: ms})
+		require.NoError(t, err)
+	}
+	var held []store.Outcome
+	for _, m := range w.claim("a", ids) {
+		held = append(held, store.Outcome{ID: m.ID, Epoch: m.Epoch, Writer: delivery.BySend, Status: delivery.StatusHeld,
+			Reason: "rate_limited", Until: w.now.Add(time.Hour)})
+	}
+	w.settle(held)
+	before := s.Trips()
+	n, err := s.Wake(bg, sys, w.now, store.Held{Reason: "rate_limited", Campaign: c.ID})
+	require.NoError(t, err)
+	require.Equal(t, 3, n)
+	require.LessOrEqual(t, s.Trips()-before, int64(4))
+	booksAreRight(t, s, "acme")
+}

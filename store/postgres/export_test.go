@@ -13,6 +13,16 @@ func (s *Store) Waiting() (n int) {
 	return n
 }
 
+// Closing reports whether Close waits for the calls that run, or has ended.
+func (s *Store) Closing() bool { return s.closed.Load() }
+
+// FinishMoves is what a node does from time to time.
+func (s *Store) FinishMoves() error {
+	left, err := s.unfinished(s.stop)
+	s.finish(left)
+	return err
+}
+
 // Plan is a statement with the settings under which it runs.
 type Plan struct {
 	Settings, SQL string

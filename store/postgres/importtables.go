@@ -22,7 +22,8 @@ var importTables = []struct {
 	extra   string // a further column = its expression, over the row r
 }{
 	{name: "tenants", columns: `n bigint, slug text, name text, daily_quota bigint, rates text, on_ambiguous text,
-		data_key bytea, region text, created bigint, policy text`},
+		data_key bytea, region text, created bigint, policy text,
+		version bigint`},
 	{name: "api_keys", columns: `id uuid, tenant bigint, name text, mode text, admin boolean, hash bytea, hint text,
 		created bigint, revoked bigint`},
 	{name: "account_ids", columns: `n bigint, id uuid`},

@@ -109,13 +109,14 @@ func (s *Store) Roster(ctx context.Context, sys store.System) (store.Roster, err
 type rosterReader struct{ store.Roster }
 
 func (r *rosterReader) stmts() []stmt {
-	// What is under lease stands in the index of due work under the number 0, which no queue has. The clock is read
-	// last: of two nodes that ask, the one whose answer is older must not have the later time.
+	// What is under lease stands in the index of due work under the number 0, which no queue has. A node claims under its
+	// name and its run, name#run: the claims of all its runs are its own. The clock is read last: of two nodes that ask,
+	// the one whose answer is older must not have the later time.
 	return []stmt{
 		{`SELECT n.name, n.run, n.roles, n.version, n.address, n.started, n.applied, n.draining, n.ttl, n.seen, n.until, ` +
 			lives + `, coalesce(c.claims, 0)
-			FROM nodes n LEFT JOIN (SELECT m.node, count(*) AS claims FROM messages m WHERE m.q = 0 AND m.due IS NOT NULL
-			AND m.status = $1 GROUP BY m.node) c ON c.node = n.name
+			FROM nodes n LEFT JOIN (SELECT split_part(m.node, '#', 1) AS node, count(*) AS claims FROM messages m
+			WHERE m.q = 0 AND m.due IS NOT NULL AND m.status = $1 GROUP BY 1) c ON c.node = n.name
 			WHERE n.until >= ` + serverClock + ` - $2 ORDER BY n.name`,
 			[]any{int16(delivery.StatusSending), nodesKept.Microseconds()}, func(rows pgx.Rows) error {
 				var n store.Node

@@ -54,6 +54,7 @@ type Store struct {
 	timeout time.Duration
 	days    int // of a partition; less than 1 = none are made
 	writer  *writer
+	looks   chan struct{} // a place for each call of look
 	seen    latest
 
 	tenants  interned[string]   // slug ⇄ n
@@ -104,6 +105,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, explainOpen(config.ConnConfig, err)
 	}
 	s.writer = newWriter(s)
+	s.looks = make(chan struct{}, max(1, config.MaxConns/4))
 	if err := s.loadSeen(ctx); err != nil {
 		return nil, explainOpen(config.ConnConfig, err)
 	}
@@ -149,7 +151,8 @@ func (s *Store) Close() error {
 
 var errClosed = fmt.Errorf("%w: the store is closed", store.ErrUnavailable)
 
-// enter begins a call, which leave ends.
+// enter begins a call, which leave ends. Nobody enters twice: while Close waits for the first, the second would wait for
+// Close.
 func (s *Store) enter() error {
 	s.running.RLock()
 	if s.closed.Load() {
@@ -187,6 +190,23 @@ func (s *Store) connection(ctx context.Context) (*pgxpool.Conn, error) {
 			s.timeout+connectTimeout, stat.AcquiredConns(), stat.MaxConns())
 	}
 	return nil, explain(err, false)
+}
+
+// look runs what may read for long, as long as its deadline lets it. Such calls take a quarter of the connections at most,
+// as acceptances take half: the work and the signs of life of this node need some too.
+func (s *Store) look(ctx context.Context, f func() error) error {
+	wait := time.NewTimer(s.timeout)
+	defer wait.Stop()
+	select {
+	case s.looks <- struct{}{}:
+		defer func() { <-s.looks }()
+		return f()
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wait.C:
+		return fmt.Errorf("%w: %d long readings are under way, and none has ended in %s", store.ErrUnavailable,
+			cap(s.looks), s.timeout)
+	}
 }
 
 var errNoConnection = errors.New("no connection to the database")

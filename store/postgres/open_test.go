@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"net/url"
 	"sync"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/internal/servers"
 	"github.com/msgctl/msgctl/store"
 	"github.com/msgctl/msgctl/store/postgres"
@@ -205,4 +207,91 @@ func TestTextsThatCannotBeStored(t *testing.T) {
 	_, err = s.Messages(bg, "acme", store.MessageQuery{To: bad, Limit: 1})
 	require.NoError(t, err)
 	booksAreRight(t, s, "acme")
+}
+
+// A call that has begun may still have to ask for a number that nobody has asked for before. It must not wait for a Close
+// that waits for it.
+func TestACloseAndACallThatRunsDoNotWaitForEachOther(t *testing.T) {
+	account := delivery.AccountID{9}
+	for name, call := range map[string]func(*postgres.Store, *world) error{
+		"accept": func(s *postgres.Store, w *world) error {
+			m := w.batch(1)
+			m[0].Account = account
+			_, err := s.Accept(bg, "acme", store.Acceptance{Now: w.now, Messages: m})
+			return err
+		},
+		"wake": func(s *postgres.Store, w *world) error {
+			_, err := s.Wake(bg, sys, w.now, store.Held{Reason: "r", Tenant: "acme", Account: account})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := smallDatabase(t)
+			w := newWorld(t, openAt(t, db.App))
+			w.tenant("acme")
+			s := openAt(t, db.App)
+			conn := connect(t, db.Admin)
+			_, err := conn.Exec(bg, `BEGIN; LOCK TABLE tenants`)
+			require.NoError(t, err)
+			called, closed := make(chan error, 1), make(chan error, 1)
+			go func() { called <- call(s, w) }()
+			require.Eventually(t, func() bool {
+				var waits bool
+				err := conn.QueryRow(bg, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)`).Scan(&waits)
+				return err == nil && waits
+			}, patience, beat)
+			go func() { closed <- s.Close() }()
+			require.Eventually(t, s.Closing, patience, beat)
+			_, err = conn.Exec(bg, `ROLLBACK`)
+			require.NoError(t, err)
+			for what, end := range map[string]chan error{"the call": called, "the close": closed} {
+				select {
+				case err := <-end:
+					if err != nil {
+						require.ErrorIs(t, err, store.ErrUnavailable, what)
+					}
+				case <-time.After(patience):
+					require.Fail(t, what+" does not end")
+				}
+			}
+		})
+	}
+}
+
+// However many people read for long, the node goes on giving signs of life and working.
+func TestLongReadingsLeaveConnectionsToTheRest(t *testing.T) {
+	db := smallDatabase(t)
+	s := openWith(t, postgres.Options{URL: db.App, Connections: 8})
+	w := newWorld(t, s)
+	w.tenant("acme")
+	ids := w.accept("acme", w.batch(1))
+	conn := connect(t, db.Admin)
+	_, err := conn.Exec(bg, `BEGIN; LOCK TABLE labels`) // whoever reads messages waits
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(bg)
+	defer stop()
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer stop()
+	for range 8 {
+		readers.Go(func() { _, _ = s.Messages(ctx, "acme", store.MessageQuery{Limit: 10}) })
+	}
+	waiting := func() (n int) {
+		require.NoError(t, conn.QueryRow(bg, `SELECT count(*) FROM pg_locks WHERE NOT granted`).Scan(&n))
+		return n
+	}
+	require.Eventually(t, func() bool { return waiting() == 2 }, patience, beat)
+	soon, cancel := context.WithTimeout(bg, 2*time.Second)
+	defer cancel()
+	_, err = s.Beat(soon, sys, store.Beat{Name: "a", Run: store.RunID{1}, TTL: time.Second})
+	require.NoError(t, err)
+	_, err = s.Facts(soon, "acme", ids[0])
+	require.ErrorIs(t, err, context.DeadlineExceeded, "it waits for its turn")
+	require.Equal(t, 2, waiting())
+	_, err = conn.Exec(bg, `ROLLBACK`)
+	require.NoError(t, err)
+	readers.Wait()
+	facts, err := s.Facts(bg, "acme", ids[0])
+	require.NoError(t, err)
+	require.Len(t, facts, 1)
 }

@@ -112,7 +112,7 @@ func (s *Store) Overdue(
 		err := rows.Scan((*[16]byte)(&o.ID), &tenant, &ch, &lane, &status, &o.Epoch, &account, &o.Attempts, &flags, &due,
 			&expires)
 		o.Queue.Channel, o.Queue.Lane, o.Status = delivery.Channel(ch), delivery.Lane(lane), delivery.Status(status)
-		o.AtMostOnce = flags&flagAtMostOnce != 0
+		o.AtMostOnce, o.Pinned = flags&flagAtMostOnce != 0, flags&flagPinned != 0
 		o.DueAt, o.ExpiresAt = store.FromMillis(due), store.FromMillis(expires)
 		if account != nil {
 			o.Account = *account

@@ -183,11 +183,13 @@ func (s *Store) page(
 	args = append(args, q.Limit)
 	sql := `SELECT ` + messageColumns + ` FROM ` + from + messageSides + ` WHERE ` + strings.Join(where, " AND ") +
 		` ORDER BY ` + by + `.id DESC LIMIT $` + fmt.Sprint(len(args))
-	err = s.read(ctx, scope(n), stmt{sql, args, func(rows pgx.Rows) error {
-		m, err := scanMessage(rows, slug)
-		page = append(page, m)
-		return err
-	}})
+	err = s.look(ctx, func() error {
+		return s.read(ctx, scope(n), stmt{sql, args, func(rows pgx.Rows) error {
+			m, err := scanMessage(rows, slug)
+			page = append(page, m)
+			return err
+		}})
+	})
 	return page, err
 }
 

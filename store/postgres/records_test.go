@@ -364,3 +364,31 @@ func TestTextThatCannotBeStoredIsRefused(t *testing.T) {
 	require.NoError(t, s.Suppress(bg, "acme", []store.Suppression{{To: "+1", Reason: "a\x00b"}}))
 	clean(t, s, "acme")
 }
+
+// A change that waits for another node's change of the same tenant sees it once that has committed.
+func TestATenantChangedByTwoNodesAtOnce(t *testing.T) {
+	db := database(t)
+	s := openAt(t, db.App)
+	require.NoError(t, s.CreateTenant(bg, sys, store.Tenant{ID: "acme"}))
+	read, err := s.Tenant(bg, sys, "acme")
+	require.NoError(t, err)
+
+	tx, err := connect(t, db.Admin).Begin(bg)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(bg) }()
+	_, err = tx.Exec(bg, `UPDATE tenants SET name = 'theirs', version = version + 1 WHERE slug = 'acme'`)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	read.Name = "ours"
+	go func() { done <- s.UpdateTenant(bg, sys, read) }()
+	watch := connect(t, db.Admin)
+	require.Eventually(t, func() bool {
+		return len(scoped[string](t, watch, "", `SELECT 'x' FROM pg_stat_activity
+			WHERE wait_event_type = 'Lock' AND query LIKE '%tenants%'`)) > 0
+	}, 10*time.Second, 20*time.Millisecond)
+	require.NoError(t, tx.Commit(bg))
+	require.ErrorIs(t, <-done, store.ErrConflict)
+	now, err := s.Tenant(bg, sys, "acme")
+	require.NoError(t, err)
+	require.Equal(t, "theirs", now.Name)
+}

@@ -30,11 +30,16 @@ type Retention struct {
 	// Before is the time before which whole days are removed: a partition goes when it ends at or before it, and when no
 	// message of it has changed since.
 	Before time.Time
+	// Keep says the same as Before, by the database's clock: how much of the past stays. It counts when Before is zero.
+	Keep time.Duration
+	// DryRun changes nothing, and returns what would be removed.
+	DryRun bool
 	Log    *slog.Logger
 }
 
 // Removed is what a retention has removed.
 type Removed struct {
+	Before     time.Time // whole days before it
 	Partitions int
 	Messages   int64
 	Ledger     int64 // rows of it
@@ -59,30 +64,72 @@ func Retain(ctx context.Context, ownerURL string, r Retention) (out Removed, err
 	if err != nil {
 		return out, err
 	}
-	if r.Before.IsZero() {
+	if r.Before.IsZero() && r.Keep <= 0 {
 		return out, errors.New("retention: no time before which to remove")
 	}
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)
 	}
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if err != nil {
-		return out, explainOpen(config.ConnConfig, err)
+	connect := func() (*pgx.Conn, func(), error) {
+		conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+		if err != nil {
+			return nil, nil, explainOpen(config.ConnConfig, err)
+		}
+		return conn, func() {
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+			defer cancel()
+			_ = conn.Close(closing)
+		}, nil
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
+	conn, end, err := connect()
+	if err != nil {
+		return out, err
+	}
+	defer end()
+	if !r.DryRun {
+		lock, end, err := connect()
+		if err != nil {
+			return out, err
+		}
+		defer end()
+		if err := alone(ctx, lock); err != nil {
+			return out, explain(err, false)
+		}
+	}
 	if err := registerTypes(ctx, conn); err != nil {
 		return out, err
 	}
 	k := &keeper{conn: conn, Retention: r}
-	err = k.run(ctx)
+	err = k.settle(ctx)
+	switch {
+	case err != nil:
+	case r.DryRun:
+		err = k.plan(ctx)
+	default:
+		err = k.run(ctx)
+	}
 	if errors.Is(err, errBusy) {
 		k.out.Kept, err = err.Error(), nil
 	}
 	return k.out, explain(err, false)
+}
+
+// alone begins a transaction that keeps other retentions out until its connection ends. It does nothing else, so that it
+// may last. A pooler that lends connections for a transaction keeps it where it is.
+func alone(ctx context.Context, lock *pgx.Conn) error {
+	tx, err := lock.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	got := false
+	if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(77206, 0)
+		FROM set_config('idle_in_transaction_session_timeout', '0', true)`).Scan(&got); err != nil {
+		return err
+	}
+	if !got {
+		return fmt.Errorf("retention: another one runs: %w", store.ErrConflict)
+	}
+	return nil
 }
 
 // keeper is a retention at work.
@@ -113,10 +160,23 @@ func (k *keeper) inTx(ctx context.Context, lockWait time.Duration, f func(pgx.Tx
 	return tx.Commit(ctx)
 }
 
-func (k *keeper) run(ctx context.Context) error {
+// settle checks whose URL it is, and says before when.
+func (k *keeper) settle(ctx context.Context) error {
 	if err := k.checkOwner(ctx); err != nil {
 		return err
 	}
+	if k.Before.IsZero() {
+		var now int64
+		if err := k.conn.QueryRow(ctx, `SELECT `+serverClock).Scan(&now); err != nil {
+			return err
+		}
+		k.Before = time.UnixMicro(now).UTC().Add(-k.Keep)
+	}
+	k.out.Before = startOf(day(k.Before))
+	return nil
+}
+
+func (k *keeper) run(ctx context.Context) error {
 	if err := k.removeRetired(ctx); err != nil { // of a run that was stopped
 		return err
 	}
@@ -160,18 +220,23 @@ func (k *keeper) checkOwner(ctx context.Context) error {
 // sortStrays makes partitions for the days of what lies in the default ones and is old enough to go.
 func (k *keeper) sortStrays(ctx context.Context) error {
 	return k.inTx(ctx, 10*detachWait, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT ('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint / 86400000
-			FROM messages_default WHERE id < $1 UNION SELECT day FROM ledger_default WHERE day < $2 ORDER BY 1`,
-			firstID(k.Before), day(k.Before))
-		if err != nil {
-			return err
-		}
-		days, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		days, err := k.strays(ctx, tx)
 		for i := 0; err == nil && i < len(days); i++ {
 			_, err = tx.Exec(ctx, `SELECT msgctl_make_partitions($1, $2, 1)`, days[i], days[i]+1)
 		}
 		return err
 	})
+}
+
+// strays are the days of what lies in the default partitions and is old enough to go.
+func (k *keeper) strays(ctx context.Context, tx pgx.Tx) ([]int64, error) {
+	rows, err := tx.Query(ctx, `SELECT ('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint / 86400000
+		FROM messages_default WHERE id < $1 UNION SELECT day FROM ledger_default WHERE day < $2 ORDER BY 1`,
+		firstID(k.Before), day(k.Before))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
 }
 
 // firstID is the lowest id of the day of t.
@@ -201,6 +266,15 @@ func tableOf(parent string, first, last int64) string {
 // spanTables are partitioned by id, all in the same spans.
 var spanTables = []string{"messages", "payloads", "labels", "legs"}
 
+func changedSince(first, updated int64) string {
+	return fmt.Sprintf("a message of %s has changed at %s", startOf(first).Format(time.DateOnly),
+		store.FromMillis(updated).Format(time.RFC3339))
+}
+
+func unfinishedAt(first int64) string {
+	return fmt.Sprintf("messages of %s have not ended", startOf(first).Format(time.DateOnly))
+}
+
 // detach takes the span's tables out of the store, or sets out.Kept.
 func (k *keeper) detach(ctx context.Context, first, last int64) error {
 	name := pgx.Identifier{tableOf("messages", first, last)}.Sanitize()
@@ -210,8 +284,7 @@ func (k *keeper) detach(ctx context.Context, first, last int64) error {
 		return err
 	}
 	if changed != nil && *changed >= store.Millis(k.Before) {
-		k.out.Kept = fmt.Sprintf("a message of %s has changed at %s", startOf(first).Format(time.DateOnly),
-			store.FromMillis(*changed).Format(time.RFC3339))
+		k.out.Kept = changedSince(first, *changed)
 		return nil
 	}
 	for range detachTries {
@@ -263,7 +336,7 @@ func (k *keeper) detachIn(ctx context.Context, tx pgx.Tx, first, last int64) err
 		return err
 	}
 	if unfinished {
-		k.out.Kept = fmt.Sprintf("messages of %s have not ended", startOf(first).Format(time.DateOnly))
+		k.out.Kept = unfinishedAt(first)
 		return nil
 	}
 	tables := make([]string, 0, len(spanTables)+1)

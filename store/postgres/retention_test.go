@@ -22,6 +22,8 @@ type past struct {
 	s     *postgres.Store
 	today time.Time
 	n     int
+	// planned says that what is removed is what a plan has counted.
+	planned bool
 }
 
 func newPast(t *testing.T) *past {
@@ -81,8 +83,16 @@ func (p *past) lived(tenant delivery.TenantID, at time.Time) []delivery.MessageI
 
 func (p *past) retain(before time.Time) postgres.Removed {
 	p.t.Helper()
+	plan, err := postgres.Retain(bg, p.db.Owner, postgres.Retention{Before: before, DryRun: true})
+	require.NoError(p.t, err)
+	again, err := postgres.Retain(bg, p.db.Owner, postgres.Retention{Before: before, DryRun: true})
+	require.NoError(p.t, err)
+	require.Equal(p.t, plan, again, "a plan changes nothing")
 	out, err := postgres.Retain(bg, p.db.Owner, postgres.Retention{Before: before})
 	require.NoError(p.t, err)
+	if p.planned {
+		require.Equal(p.t, plan, out, "what was planned")
+	}
 	return out
 }
 
@@ -102,6 +112,7 @@ func (p *past) exec(sql string, args ...any) {
 
 func TestRetentionKeepsTheBooksProvable(t *testing.T) {
 	p := newPast(t)
+	p.planned = true
 	day := func(n int) int { return int(p.back(n).Unix() / 86400) }
 	// Some days have partitions of their own, the older ones lie in the default partition.
 	p.exec(`SELECT msgctl_make_partitions($1, $2, 1)`, day(6), day(0))
@@ -174,6 +185,7 @@ func TestRetentionKeepsTheBooksProvable(t *testing.T) {
 
 func TestRetentionStopsAtWhatHasNotEnded(t *testing.T) {
 	p := newPast(t)
+	p.planned = true
 	p.lived("acme", p.back(9))
 	at := p.back(8)
 	waiting := newMessages(idsAt(at), at, 1)
@@ -286,12 +298,33 @@ func TestRetentionWhileNodesWork(t *testing.T) {
 	p.audit("acme")
 }
 
+func TestRetentionIsForOneAtATime(t *testing.T) {
+	p := newPast(t)
+	p.lived("acme", p.back(5))
+	tx, err := connect(t, p.db.Owner).Begin(bg)
+	require.NoError(t, err)
+	_, err = tx.Exec(bg, `SELECT pg_advisory_xact_lock(77206, 0)`) // as another one holds it
+	require.NoError(t, err)
+	_, err = postgres.Retain(bg, p.db.Owner, postgres.Retention{Before: p.today})
+	require.ErrorIs(t, err, store.ErrConflict)
+	_, err = postgres.Retain(bg, p.db.Owner, postgres.Retention{Before: p.today, DryRun: true})
+	require.NoError(t, err, "who only counts disturbs nobody")
+	require.NoError(t, tx.Rollback(bg))
+	require.EqualValues(t, 6, p.retain(p.today).Messages)
+	require.Empty(t, p.retain(p.today).Kept, "the lock goes with its connection")
+}
+
 func TestRetentionRefuses(t *testing.T) {
 	p := newPast(t)
 	_, err := postgres.Retain(bg, p.db.App, postgres.Retention{Before: p.today})
 	require.ErrorContains(t, err, "does not own the tables")
 	_, err = postgres.Retain(bg, p.db.Owner, postgres.Retention{})
 	require.ErrorContains(t, err, "no time")
+	out, err := postgres.Retain(bg, p.db.Owner, postgres.Retention{Keep: 3 * 24 * time.Hour, DryRun: true})
+	require.NoError(t, err)
+	require.WithinDuration(t, p.today.AddDate(0, 0, -3), out.Before, 24*time.Hour, "by the database's clock")
+	_, err = postgres.Retain(bg, p.db.App, postgres.Retention{Before: p.today, DryRun: true})
+	require.ErrorContains(t, err, "does not own the tables")
 	_, err = postgres.Retain(bg, servers.Postgres(t).Database(t).Owner, postgres.Retention{Before: p.today})
 	require.ErrorContains(t, err, "msgctl migrate up")
 	_, err = postgres.Retain(bg, "postgres://u:secret@127.0.0.1:1/db", postgres.Retention{Before: p.today})

@@ -13,7 +13,8 @@ const serverFacts = `SELECT current_setting('server_version_num')::integer, curr
 	pg_is_in_recovery(), current_user, r.rolsuper, r.rolbypassrls,
 	to_regclass('` + versionTable + `') IS NOT NULL,
 	EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema()
-		AND c.relname = 'messages' AND pg_has_role(c.relowner, 'MEMBER'))
+		AND c.relname = 'messages' AND pg_has_role(c.relowner, 'MEMBER')),
+	current_setting('synchronous_standby_names') = '' AND EXISTS (SELECT FROM pg_stat_replication)
 	FROM pg_roles r WHERE r.rolname = current_user`
 
 // checkServer refuses a server, a role or a schema with which the promises of the store do not hold.
@@ -27,12 +28,16 @@ func (s *Store) checkServer(ctx context.Context) error {
 	defer cancel()
 	var f facts
 	err = conn.QueryRow(ctx, serverFacts).Scan(&f.version, &f.fsync, &f.pages, &f.commit, &f.encoding, &f.recovery, &f.user,
-		&f.super, &f.bypass, &f.migrated, &f.owner)
+		&f.super, &f.bypass, &f.migrated, &f.owner, &f.lagging)
 	if err == nil {
 		err = f.refuse()
 	}
 	if err != nil {
 		return withCause(ctx, err)
+	}
+	if f.lagging {
+		s.log.Warn("the database's replicas follow asynchronously: a failover to one may lose messages that were " +
+			"acknowledged, and send some twice; set synchronous_standby_names")
 	}
 	return s.checkSchema(ctx, conn.Conn())
 }
@@ -45,6 +50,7 @@ type facts struct {
 	recovery, super, bypass bool
 	migrated                bool
 	owner                   bool // the role owns the tables, or could take the part of who does
+	lagging                 bool // a replica may lack what was acknowledged
 }
 
 // refuse says why the promises of the store would not hold, and what to do.

@@ -145,6 +145,8 @@ func (t *tx) settle(o *store.Outcome, at time.Time) (store.Settled, error) {
 	case o.NextLeg && o.Writer == delivery.ByPlan && r.status == delivery.StatusSent && r.epoch == o.Epoch &&
 		r.due != 0 && r.due <= now:
 		return t.handedOffTimeOut(tn, r, o, at)
+	case r.repeats(o):
+		return store.Settled{Status: r.status}, nil
 	default:
 		return t.late(tn, r, o, at)
 	}
@@ -158,6 +160,9 @@ func (t *tx) settle(o *store.Outcome, at time.Time) (store.Settled, error) {
 		if o.Attempted {
 			r.setLast(account)
 		}
+	} else if o.Status == delivery.StatusAmbiguous && r.flags&flagPinned == 0 {
+		r.account = 0 // that of an attempt before: nobody knows by which this one was made
+		r.setLast(0)
 	}
 	if o.Attempted && !answered { // it was counted when it came in doubt
 		r.attempts++
@@ -211,6 +216,18 @@ func (t *tx) settle(o *store.Outcome, at time.Time) (store.Settled, error) {
 		return none, err
 	}
 	return store.Settled{Applied: true, Status: r.status}, t.save(r)
+}
+
+// repeats reports whether an outcome says once more what the message's last attempt has come to: whoever was told that
+// nobody knows whether it was written, writes it again. That is nothing new, and not late.
+func (r *row) repeats(o *store.Outcome) bool {
+	switch {
+	case o.Writer != delivery.BySend || r.epoch != o.Epoch || r.flags&flagOpen != 0:
+		return false
+	case o.Status == delivery.StatusSent:
+		return o.ProviderID != "" && r.provider == o.ProviderID
+	}
+	return r.status == o.Status && r.reason == o.Reason
 }
 
 // noteDoubt keeps whether the current leg is in doubt. That the provider took the message or refuses it for good

@@ -14,7 +14,10 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
-const tenantColumns = `slug, name, daily_quota, rates, on_ambiguous, data_key, region, created, policy`
+const (
+	tenantWritten = `slug, name, daily_quota, rates, on_ambiguous, data_key, region, created, policy`
+	tenantColumns = tenantWritten + `, version`
+)
 
 // policy is the part of a tenant that the store only keeps.
 type policy struct {
@@ -37,7 +40,7 @@ func scanTenant(rows pgx.Rows) (t store.Tenant, err error) {
 	var rates, rest string
 	var p policy
 	err = rows.Scan((*string)(&t.ID), &t.Name, &t.DailyQuota, &rates, &t.OnAmbiguous, &t.DataKey, &t.Region,
-		at{&t.CreatedAt}, &rest)
+		at{&t.CreatedAt}, &rest, &t.Version)
 	if err == nil {
 		err = errors.Join(fromJSON(rates, &t.Rates), fromJSON(rest, &p))
 	}
@@ -92,7 +95,7 @@ func (s *Store) CreateTenant(ctx context.Context, sys store.System, tn store.Ten
 	}
 	_, err = write(ctx, s, everyTenant, need{}, func(t *tx) (none struct{}, err error) {
 		var n int64
-		found, err := t.one([]any{&n}, `INSERT INTO tenants (`+tenantColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		found, err := t.one([]any{&n}, `INSERT INTO tenants (`+tenantWritten+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 			ON CONFLICT (slug) DO NOTHING RETURNING n`, string(tn.ID), tn.Name, tn.DailyQuota, rates, tn.OnAmbiguous,
 			tn.DataKey, tn.Region, store.Millis(tn.CreatedAt), rest)
 		if err == nil && !found {
@@ -109,6 +112,7 @@ func (s *Store) CreateTenant(ctx context.Context, sys store.System, tn store.Ten
 }
 
 // UpdateTenant replaces everything but ID, CreatedAt and DataKey. A new quota holds from the next acceptance on.
+// ErrConflict when the row has another version than tn says.
 func (s *Store) UpdateTenant(ctx context.Context, sys store.System, tn store.Tenant) error {
 	if err := checkSystem(sys); err != nil {
 		return err
@@ -118,12 +122,17 @@ func (s *Store) UpdateTenant(ctx context.Context, sys store.System, tn store.Ten
 		return err
 	}
 	_, err = write(ctx, s, everyTenant, need{}, func(t *tx) (none struct{}, err error) {
-		var n int64
-		found, err := t.one([]any{&n}, `UPDATE tenants SET name = $2, daily_quota = $3, rates = $4, on_ambiguous = $5,
-			region = $6, policy = $7 WHERE slug = $1 RETURNING n`, string(tn.ID), tn.Name, tn.DailyQuota, rates,
-			tn.OnAmbiguous, tn.Region, rest)
-		if err == nil && !found {
+		var n, version int64
+		found, err := t.one([]any{&n, &version}, `SELECT n, version FROM tenants WHERE slug = $1 FOR UPDATE`, string(tn.ID))
+		switch {
+		case err != nil:
+		case !found:
 			err = fmt.Errorf("tenant %q: %w", tn.ID, store.ErrNotFound)
+		case tn.Version != 0 && tn.Version != version:
+			err = fmt.Errorf("tenant %q has version %d, not %d: %w", tn.ID, version, tn.Version, store.ErrConflict)
+		default:
+			t.later(`UPDATE tenants SET name = $2, daily_quota = $3, rates = $4, on_ambiguous = $5, region = $6, policy = $7,
+				version = version + 1 WHERE n = $1`, n, tn.Name, tn.DailyQuota, rates, tn.OnAmbiguous, tn.Region, rest)
 		}
 		if err == nil {
 			t.changed(store.TenantChange, n, "")

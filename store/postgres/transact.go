@@ -219,6 +219,10 @@ func (r *reader) query(stmts ...stmt) error {
 
 // reading runs f with a reader. It may go on for long, as long as ctx does; a single statement at most a minute.
 func (s *Store) reading(ctx context.Context, sc scope, f func(*reader) error) error {
+	return s.look(ctx, func() error { return s.readLong(ctx, sc, f) })
+}
+
+func (s *Store) readLong(ctx context.Context, sc scope, f func(*reader) error) error {
 	if err := s.enter(); err != nil {
 		return err
 	}

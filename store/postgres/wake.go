@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,36 +47,17 @@ func (s *Store) Wake(ctx context.Context, sys store.System, now time.Time, h sto
 	case store.ReasonOrdered:
 		return 0, errors.New("wake: a message that waits for the one before it is woken by that one alone")
 	}
-	if err := s.enter(); err != nil {
+	if !h.Campaign.IsZero() && h.Reason == store.ReasonCampaignPaused {
+		return s.wakePaused(ctx, h.Campaign, now)
+	}
+	sql, args, err := s.heldBy(ctx, h)
+	if err == nil {
+		err = s.enter()
+	}
+	if err != nil {
 		return 0, err
 	}
 	defer s.leave()
-	if !h.Campaign.IsZero() {
-		return s.wakeCampaign(ctx, h.Campaign, now, h.Reason)
-	}
-	sql, args := heldFor, []any{clean(h.Reason)}
-	and := func(column string, n int64) {
-		args = append(args, n)
-		sql += fmt.Sprintf(" AND %s = $%d", column, len(args))
-	}
-	if h.Tenant != "" {
-		tenant, err := s.tenantNumber(ctx, h.Tenant)
-		if err != nil {
-			return 0, err
-		}
-		and("tenant", tenant)
-	}
-	if h.Account != (delivery.AccountID{}) {
-		if err := s.intern(ctx, h.Account); err != nil {
-			return 0, err
-		}
-		account, err := s.accountNumber(h.Account)
-		if err != nil {
-			return 0, err
-		}
-		and("account", account)
-	}
-	sql += fmt.Sprintf(" LIMIT %d", wakeChunk)
 	// Every message leaves the index of held messages as it is woken, so the first page is always the next one. Where
 	// others hold and wake the same messages all the time, they do this work too.
 	for idle := 0; idle < maxIdle; {
@@ -98,6 +80,42 @@ func (s *Store) Wake(ctx context.Context, sys store.System, now time.Time, h sto
 		}
 	}
 	return n, nil
+}
+
+// heldBy is the look-up of what h names.
+func (s *Store) heldBy(ctx context.Context, h store.Held) (sql string, args []any, err error) {
+	sql, args = heldFor, []any{clean(h.Reason)}
+	and := func(column string, n int64) {
+		args = append(args, n)
+		sql += fmt.Sprintf(" AND %s = $%d", column, len(args))
+	}
+	if !h.Campaign.IsZero() {
+		c, err := s.campaignByID(ctx, h.Campaign)
+		if err != nil {
+			return "", nil, err
+		}
+		// The + 0 keeps the planner from going through all that waits of a large campaign.
+		and("campaign + 0", c.n)
+		return sql + fmt.Sprintf(" LIMIT %d", wakeChunk), args, nil
+	}
+	if h.Tenant != "" {
+		tenant, err := s.tenantNumber(ctx, h.Tenant)
+		if err != nil {
+			return "", nil, err
+		}
+		and("tenant", tenant)
+	}
+	if h.Account != (delivery.AccountID{}) {
+		if err := s.intern(ctx, h.Account); err != nil {
+			return "", nil, err
+		}
+		account, err := s.accountNumber(h.Account)
+		if err != nil {
+			return "", nil, err
+		}
+		and("account", account)
+	}
+	return sql + fmt.Sprintf(" LIMIT %d", wakeChunk), args, nil
 }
 
 func (t *tx) wake(tn *tenant, r *row, now time.Time) error {
@@ -160,7 +178,7 @@ const (
 	lockCampaign  = `SELECT state FROM campaigns WHERE n = $1 FOR SHARE`
 	campaignState = `SELECT n, tenant, state FROM campaigns WHERE id = $1`
 	endMove       = `UPDATE campaigns SET moving = false WHERE n = $1 AND state = $2`
-	unfinished    = `SELECT id, state FROM campaigns WHERE moving`
+	movesLeft     = `SELECT id, state FROM campaigns WHERE moving`
 )
 
 // campaignByID finds a campaign of any tenant, or gives ErrNotFound.
@@ -198,25 +216,30 @@ func (s *Store) waiting(ctx context.Context, c *campaign, now time.Time,
 	}
 }
 
-// wakeCampaign wakes a campaign's messages that are held for reason.
-func (s *Store) wakeCampaign(ctx context.Context, id delivery.CampaignID, now time.Time, reason string) (int, error) {
+// wakePaused wakes a campaign's messages that were held for its pause. It looks at all that wait: a claim which saw the
+// campaign as it was before may be about to hold some of them.
+func (s *Store) wakePaused(ctx context.Context, id delivery.CampaignID, now time.Time) (int, error) {
+	if err := s.enter(); err != nil {
+		return 0, err
+	}
+	defer s.leave()
 	c, err := s.campaignByID(ctx, id)
 	if err != nil {
 		return 0, err
 	}
-	if c.state == store.CampaignPaused && reason == store.ReasonCampaignPaused {
+	if c.state == store.CampaignPaused {
 		return 0, nil // they would be held again by the next claim
 	}
-	n, err := s.waiting(ctx, c, now, wakeHeld(now, reason))
+	n, err := s.waiting(ctx, c, now, wakePausedRow(now))
 	if errors.Is(err, errMovedOn) {
 		err = nil
 	}
 	return n, err
 }
 
-func wakeHeld(now time.Time, reason string) func(*tx, *tenant, *row) (bool, error) {
+func wakePausedRow(now time.Time) func(*tx, *tenant, *row) (bool, error) {
 	return func(t *tx, tn *tenant, r *row) (bool, error) {
-		if r.status != delivery.StatusHeld || r.reason != reason {
+		if r.status != delivery.StatusHeld || r.reason != store.ReasonCampaignPaused {
 			return false, nil
 		}
 		return true, t.wake(tn, r, now)
@@ -227,8 +250,8 @@ func wakeHeld(now time.Time, reason string) func(*tx, *tenant, *row) (bool, erro
 // meanwhile: whoever moved it there does the rest.
 //
 // The move itself is one transaction, and claims obey it from then on. When the process stops in between, the campaign
-// is still marked as moving: the next Open of any node goes on with it, and so does a call that asks for the same move
-// again.
+// is still marked as moving: every node looks for such campaigns when it opens the store and from time to time, and a
+// call that asks for the same move again goes on with it too.
 func (s *Store) takeAlong(ctx context.Context, id delivery.CampaignID, to store.CampaignState, now time.Time) error {
 	c, err := s.campaignByID(ctx, id)
 	if err != nil || c.state != to {
@@ -243,7 +266,7 @@ func (s *Store) takeAlong(ctx context.Context, id delivery.CampaignID, to store.
 			return true, t.hold(tn, r, now, step{delivery.StatusHeld, delivery.ByOperator})
 		})
 	case store.CampaignRunning:
-		_, err = s.waiting(ctx, c, now, wakeHeld(now, store.ReasonCampaignPaused))
+		_, err = s.waiting(ctx, c, now, wakePausedRow(now))
 	case store.CampaignStopped:
 		_, err = s.waiting(ctx, c, now, func(t *tx, tn *tenant, r *row) (bool, error) {
 			return true, t.stop(tn, r, store.Millis(now), delivery.StatusCanceled, delivery.ByOperator,
@@ -262,27 +285,54 @@ func (s *Store) takeAlong(ctx context.Context, id delivery.CampaignID, to store.
 	})
 }
 
-// resume goes on with what the last process did not finish: campaigns whose messages are not in their state yet.
+// resumeEvery is about how often a node looks for moves that nobody has finished: their node has died, or could not reach
+// the database. Those of a node that is still at work are done twice then, which is only work.
+const resumeEvery = 5 * time.Minute
+
+// resume goes on in the background with such moves, now and from time to time until the store is closed.
 func (s *Store) resume(ctx context.Context) error {
+	left, err := s.unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	s.background.Go(func() {
+		s.finish(left)
+		for {
+			timer := time.NewTimer(resumeEvery/2 + rand.N(resumeEvery)) // not all nodes at once
+			select {
+			case <-s.stop.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+			if left, err := s.unfinished(s.stop); err == nil { // else the next look finds them
+				s.finish(left)
+			}
+		}
+	})
+	return nil
+}
+
+// unfinished lists campaigns whose messages are not in their state yet.
+func (s *Store) unfinished(ctx context.Context) (map[delivery.CampaignID]store.CampaignState, error) {
 	left := map[delivery.CampaignID]store.CampaignState{}
-	err := s.read(ctx, everyTenant, stmt{unfinished, nil, func(rows pgx.Rows) error {
+	err := s.read(ctx, everyTenant, stmt{movesLeft, nil, func(rows pgx.Rows) error {
 		var id [16]byte
 		var state string
 		err := rows.Scan(&id, &state)
 		left[id] = store.CampaignState(state)
 		return err
 	}})
-	if err != nil || len(left) == 0 {
-		return err
-	}
+	return left, err
+}
+
+// finish brings the messages of campaigns to their states.
+func (s *Store) finish(left map[delivery.CampaignID]store.CampaignState) {
 	now := s.now()
-	s.background.Go(func() {
-		for id, state := range left {
-			if err := s.takeAlong(s.stop, id, state, now); err != nil && s.stop.Err() == nil {
-				s.log.Warn("messages of a campaign cannot be taken along to its state", "campaign", id.String(),
-					"state", string(state), "error", err)
-			}
+	for id, state := range left {
+		if err := s.takeAlong(s.stop, id, state, now); err != nil && s.stop.Err() == nil {
+			s.log.Warn("messages of a campaign cannot be taken along to its state", "campaign", id.String(),
+				"state", string(state), "error", err)
 		}
-	})
-	return nil
+	}
 }

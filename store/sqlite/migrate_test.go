@@ -41,7 +41,8 @@ func TestADatabaseOfTheFirstSchemaGoesOn(t *testing.T) {
 	tenant, err := s.Tenant(ctx, sys, "acme")
 	require.NoError(t, err)
 	require.Equal(t, store.Tenant{ID: "acme", Name: "Acme", OnAmbiguous: "hold", Region: "IN", CreatedAt: benchTime,
-		Rates: []store.TenantRate{{Channel: delivery.SMS, PerSecond: 2}}}, tenant)
+		Version: 1,
+		Rates:   []store.TenantRate{{Channel: delivery.SMS, PerSecond: 2}}}, tenant)
 
 	list, err := s.Messages(ctx, "acme", store.MessageQuery{Limit: 100})
 	require.NoError(t, err)

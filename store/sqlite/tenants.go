@@ -12,7 +12,10 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
-const tenantColumns = `slug, name, daily_quota, rates, on_ambiguous, data_key, region, created, policy`
+const (
+	tenantWritten = `slug, name, daily_quota, rates, on_ambiguous, data_key, region, created, policy`
+	tenantColumns = tenantWritten + `, version`
+)
 
 // policy is the part of a tenant that the store only keeps.
 type policy struct {
@@ -34,6 +37,7 @@ func scanTenant(s *sqlite.Stmt) (t store.Tenant, err error) {
 	t.OnAmbiguous, t.DataKey, t.Region, t.CreatedAt = r.text(), r.bytes(), r.text(), r.time()
 	var p policy
 	r.json(&p)
+	t.Version = r.int64()
 	t.Weight, t.AcceptRate, t.Retry, t.Routes, t.RerouteInDoubt = p.Weight, p.AcceptRate, p.Retry, p.Routes,
 		p.RerouteInDoubt
 	return t, r.err
@@ -62,13 +66,14 @@ func (s *Store) CreateTenant(ctx context.Context, sys store.System, tn store.Ten
 		if err != nil {
 			return none, err
 		}
-		return none, t.exec(`INSERT INTO tenants (`+tenantColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, string(tn.ID),
+		return none, t.exec(`INSERT INTO tenants (`+tenantWritten+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, string(tn.ID),
 			tn.Name, tn.DailyQuota, rates, tn.OnAmbiguous, tn.DataKey, tn.Region, tn.CreatedAt, policy)
 	})
 	return err
 }
 
 // UpdateTenant replaces everything but ID, CreatedAt and DataKey. A new quota holds from the next acceptance on.
+// ErrConflict when the row has another version than tn says.
 func (s *Store) UpdateTenant(ctx context.Context, sys store.System, tn store.Tenant) error {
 	if err := checkSystem(sys); err != nil {
 		return err
@@ -86,9 +91,19 @@ func (s *Store) UpdateTenant(ctx context.Context, sys store.System, tn store.Ten
 		if err != nil {
 			return none, err
 		}
+		var version int64
+		if _, err := one(t.conn, `SELECT version FROM tenants WHERE n = ?`, func(s *sqlite.Stmt) error {
+			version = s.ColumnInt64(0)
+			return nil
+		}, is.n); err != nil {
+			return none, err
+		}
+		if tn.Version != 0 && tn.Version != version {
+			return none, fmt.Errorf("tenant %q has version %d, not %d: %w", tn.ID, version, tn.Version, store.ErrConflict)
+		}
 		is.quota = tn.DailyQuota
-		return none, t.exec(`UPDATE tenants SET name = ?, daily_quota = ?, rates = ?, on_ambiguous = ?, region = ?, policy = ?
-			WHERE n = ?`, tn.Name, tn.DailyQuota, rates, tn.OnAmbiguous, tn.Region, policy, is.n)
+		return none, t.exec(`UPDATE tenants SET name = ?, daily_quota = ?, rates = ?, on_ambiguous = ?, region = ?, policy = ?,
+			version = ? WHERE n = ?`, tn.Name, tn.DailyQuota, rates, tn.OnAmbiguous, tn.Region, policy, version+1, is.n)
 	})
 	return err
 }

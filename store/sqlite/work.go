@@ -101,7 +101,8 @@ func (s *Store) Overdue(
 			o.Queue = delivery.Queue{Tenant: slugs[r.int64()], Channel: delivery.Channel(r.int64()),
 				Lane: delivery.Lane(r.int64())}
 			o.Status, o.Epoch, o.Account, o.Attempts = delivery.Status(r.int64()), r.int(), r.id(), r.int()
-			o.AtMostOnce = r.int64()&flagAtMostOnce != 0
+			flags := r.int64()
+			o.AtMostOnce, o.Pinned = flags&flagAtMostOnce != 0, flags&flagPinned != 0
 			o.DueAt, o.ExpiresAt = r.time(), r.time()
 			list = append(list, o)
 			return nil

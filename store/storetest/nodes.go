@@ -149,6 +149,12 @@ var nodeTests = []sentence{
 		k.settle(store.Outcome{ID: ids[1], Epoch: 1, Status: delivery.StatusAmbiguous, Reason: "r",
 			Until: k.now.Add(time.Minute)})
 		k.is(claims(), []int{0, 1}, "one has ended, and one has no lease any more")
+		for _, run := range []string{node + "#1", node + "#2", "idle#1", node + "x#1"} {
+			_, err := k.s.Claim(k.ctx, k.sys, store.Claim{
+				IDs: []delivery.MessageID{k.accept()}, Node: run, Now: k.now, Until: k.now.Add(time.Minute)})
+			k.ok(err)
+		}
+		k.is(claims(), []int{1, 3}, "what a node's runs have claimed is the node's, and nobody else's is")
 	}},
 	{"a beat without a name, a run or a time is refused", func(k *kit) {
 		for _, b := range []store.Beat{{Run: runID(1), TTL: long}, {Name: "a", TTL: long}, {Name: "a", Run: runID(1)},

@@ -47,11 +47,12 @@ var noteTests = []sentence{
 		k.reopen()
 		got, err := k.s.Tenant(k.ctx, k.sys, "bharat")
 		k.ok(err)
+		t.Version = 1
 		k.is(got, t, "as it was given")
 		k.ok(k.s.UpdateTenant(k.ctx, k.sys, store.Tenant{ID: "bharat", Weight: 2}))
 		list, err := k.s.TenantList(k.ctx, k.sys)
 		k.ok(err)
-		k.is(list[1], store.Tenant{ID: "bharat", Weight: 2, CreatedAt: k.now}, "after an update")
+		k.is(list[1], store.Tenant{ID: "bharat", Weight: 2, Version: 2, CreatedAt: k.now}, "after an update")
 	}},
 	{"a fact says why an account was chosen and what was rendered", func(k *kit) {
 		for _, end := range []delivery.Status{delivery.StatusSent, delivery.StatusDeferred, delivery.StatusHeld,

@@ -88,6 +88,19 @@ var settleTests = []sentence{
 		k.is(k.settle(o).Applied, true, "the first")
 		k.is(k.settle(o), store.Settled{Status: delivery.StatusSent}, "the second")
 		k.is(k.message(c.ID).Attempts, 1, "attempts")
+		k.is(k.kinds(c.ID), []delivery.FactKind{delivery.FactAccepted, delivery.FactClaimed, delivery.FactSent},
+			"facts: it is not late")
+		for status, kind := range map[delivery.Status]delivery.FactKind{
+			delivery.StatusDeferred: delivery.FactDeferred, delivery.StatusAmbiguous: delivery.FactAmbiguous,
+			delivery.StatusQueued: delivery.FactReturned, delivery.StatusFailed: delivery.FactEnded,
+		} {
+			c := k.claimed()
+			o := store.Outcome{ID: c.ID, Epoch: 1, Status: status, Account: account, Reason: "r",
+				Until: k.now.Add(time.Minute)}
+			k.is(k.settle(o).Applied, true, "%s the first time", status)
+			k.is(k.settle(o), store.Settled{Status: status}, "%s the second time", status)
+			k.is(k.kinds(c.ID), []delivery.FactKind{delivery.FactAccepted, delivery.FactClaimed, kind}, "facts of %s", status)
+		}
 	}},
 	{"an ambiguous message is settled by plan, or by the answer that came after all while nobody has it", func(k *kit) {
 		for _, end := range []delivery.Status{delivery.StatusSent, delivery.StatusFailed, delivery.StatusDeferred} {
@@ -101,6 +114,36 @@ var settleTests = []sentence{
 			m := k.message(c.ID)
 			k.is([]any{m.Attempts, m.PossibleDuplicate}, []any{1, false}, "it counts once")
 		}
+	}},
+	{"a doubt whose account nobody knows names no account, unless it is pinned", func(k *kit) {
+		free, pinned := k.claimed(), k.claimed(func(m *store.NewMessage) { m.Account = account })
+		for _, c := range []store.Claimed{free, pinned} {
+			k.settle(store.Outcome{ID: c.ID, Epoch: 1, Status: delivery.StatusDeferred, Account: account, Reason: "busy",
+				Until: k.now, Attempted: true})
+			k.is(len(k.claim(c.ID)), 1, "claimed again")
+		}
+		list := func() map[delivery.MessageID]store.Overdue {
+			all, err := k.s.Overdue(k.ctx, k.sys, k.now.Add(time.Hour), "", 10)
+			k.ok(err)
+			by := map[delivery.MessageID]store.Overdue{}
+			for _, o := range all {
+				by[o.ID] = o
+			}
+			return by
+		}
+		k.is([]any{list()[free.ID].Pinned, list()[pinned.ID].Pinned}, []any{false, true}, "who is pinned")
+		for _, c := range []store.Claimed{free, pinned} {
+			k.settle(store.Outcome{ID: c.ID, Epoch: 2, Status: delivery.StatusAmbiguous, Reason: "lease_ended",
+				Until: k.now, Attempted: true, Writer: delivery.ByPlan})
+		}
+		k.is([]any{list()[free.ID].Account, list()[pinned.ID].Account}, []any{delivery.AccountID{}, account},
+			"not the account of the attempt before")
+		for _, c := range []store.Claimed{free, pinned} {
+			k.settle(store.Outcome{ID: c.ID, Epoch: 2, Status: delivery.StatusQueued, Reason: "again", Until: k.now,
+				Duplicate: true, Writer: delivery.ByPlan})
+		}
+		k.is([]any{k.claim(free.ID)[0].Last, k.claim(pinned.ID)[0].Last}, []any{delivery.AccountID{}, account},
+			"nor is the next attempt bound to it")
 	}},
 	{"an answer that came after its doubt was settled is kept as a fact", func(k *kit) {
 		c := k.claimed()

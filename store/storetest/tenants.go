@@ -22,13 +22,44 @@ var tenantTests = []sentence{
 		k.reopen()
 		got, err := k.s.Tenant(k.ctx, k.sys, "bharat")
 		k.ok(err)
-		k.is(got, store.Tenant{ID: "bharat", Name: "New", DataKey: []byte{1}, CreatedAt: k.now}, "after the update")
+		k.is(got, store.Tenant{ID: "bharat", Name: "New", DataKey: []byte{1}, Version: 2,
+			CreatedAt: k.now}, "after the update")
 		k.fails(k.s.UpdateTenant(k.ctx, k.sys, store.Tenant{ID: "nobody"}), store.ErrNotFound, "an unknown tenant")
 		_, err = k.s.Tenant(k.ctx, k.sys, "nobody")
 		k.fails(err, store.ErrNotFound, "an unknown tenant")
 		list, err := k.s.TenantList(k.ctx, k.sys)
 		k.ok(err)
 		k.is([]delivery.TenantID{list[0].ID, list[1].ID, list[2].ID}, []delivery.TenantID{acme, "bharat", other}, "by id")
+	}},
+	{"a tenant that was written since it was read is not written over", func(k *kit) {
+		read, err := k.s.Tenant(k.ctx, k.sys, acme)
+		k.ok(err)
+		k.is(read.Version, int64(1), "of a tenant that was never changed")
+		errs := make([]error, 8)
+		together(len(errs), func(i int) {
+			t := read
+			t.Name = fmt.Sprint("by ", i)
+			errs[i] = k.s.UpdateTenant(k.ctx, k.sys, t)
+		})
+		name := ""
+		for i, err := range errs {
+			if err == nil {
+				k.is(name, "", "the one before that was written too")
+				name = fmt.Sprint("by ", i)
+				continue
+			}
+			k.fails(err, store.ErrConflict, "all others")
+		}
+		list, err := k.s.TenantList(k.ctx, k.sys)
+		k.ok(err)
+		k.is([]any{list[0].Name, list[0].Version}, []any{name, int64(2)}, "what is stored")
+		read.Name, read.Version = "whatever it is", 0
+		k.ok(k.s.UpdateTenant(k.ctx, k.sys, read))
+		now, err := k.s.Tenant(k.ctx, k.sys, acme)
+		k.ok(err)
+		k.is([]any{now.Name, now.Version}, []any{"whatever it is", int64(3)}, "without a version")
+		read.ID, read.Version = "nobody", 1
+		k.fails(k.s.UpdateTenant(k.ctx, k.sys, read), store.ErrNotFound, "an unknown tenant with a version")
 	}},
 	{"the rows of another tenant do not exist", func(k *kit) {
 		id := k.accept()

@@ -16,7 +16,8 @@ CREATE TABLE tenants (
     data_key     bytea,
     region       text   NOT NULL,
     created      bigint NOT NULL,
-    policy       text   NOT NULL               -- JSON: weight, rules and the like
+    policy       text   NOT NULL,              -- JSON: weight, rules and the like
+    version      bigint NOT NULL DEFAULT 1     -- how often the row was written
 );
 
 CREATE TABLE api_keys (
