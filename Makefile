@@ -7,10 +7,13 @@ export CGO_ENABLED ?= 0
 LDFLAGS := -s -w -X main.version=$(VERSION)
 RACE_PKGS := ./delivery/... ./limits/... ./broker/... ./routing/... ./pipeline/... ./connectors/... ./simulator/... ./templates/... ./campaigns/... ./sdk/... ./store/...
 
-.PHONY: help build demo test unit race lint fmt generate verify features bench fuzz crash restarts faults sim model clean
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help build demo servers test unit race lint fmt generate verify features features-cluster bench bench-cluster fuzz crash restarts
+.PHONY: faults crash-cluster crash-cluster-short sim model clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
 
 build: ## build bin/msgctl and bin/engine, static, no cgo
 	@mkdir -p bin
@@ -19,11 +22,16 @@ build: ## build bin/msgctl and bin/engine, static, no cgo
 demo: build ## run a campaign of 10,000 people over four channels, all on this machine
 	@./examples/demo/demo.sh
 
+servers: ## install the PostgreSQL, RabbitMQ, Redis and PgBouncer that tests start for themselves (Debian, Ubuntu)
+	$(SUDO) apt-get update -qq
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends \
+	  postgresql rabbitmq-server redis-server pgbouncer
+
 test: lint unit race ## everything that CI runs
 
-unit: ## unit tests, kits, features, import arrows, models, simulations, 100 kills
+unit: ## unit tests, kits, features, import arrows, models, simulations, 100 kills, a cluster with 10 faults
 	$(GO) vet ./...
-	$(GO) test -timeout 15m $$($(GO) list ./... | grep -v /bench/crash)
+	$(GO) test -p 2 -timeout 15m $$($(GO) list ./... | grep -v /bench/crash)
 	$(GO) test -timeout 15m ./bench/crash -cycles 100
 
 race: ## the concurrent packages under the race detector, which needs a C compiler
@@ -43,10 +51,16 @@ verify: generate ## fail when the generated parts of the docs were stale
 	git diff --exit-code -- docs
 
 features: ## the promises as Gherkin, on an in-process engine
-	$(GO) test -count=1 -v -run TestFeatures ./features/...
+	$(GO) test -count=1 -v -run 'TestFeatures$$' ./features/...
+
+features-cluster: ## the same promises, and those of a cluster, on PostgreSQL, RabbitMQ and Redis
+	$(GO) test -count=1 -v -timeout 30m -run 'TestFeaturesOnACluster$$' ./features/...
 
 bench: build ## messages/s, p50, p99, CPU and memory per channel beside the limits of this machine; OUT=file.json keeps them
 	@$(GO) run ./bench -out '$(OUT)'
+
+bench-cluster: ## one, two and three engines on a PostgreSQL, RabbitMQ and Redis of its own; ROWS=10000000 scans the most
+	@$(GO) run ./bench -only cluster -rows $${ROWS:-1000000}
 
 fuzz: ## each fuzz target for FUZZTIME (default 30s)
 	@set -e; for p in $$($(GO) list ./...); do \
@@ -61,6 +75,14 @@ restarts: build ## RESTARTS graceful restarts (default 200) under load; nothing 
 
 faults: build ## full disk, torn log, SIGSTOP, set clocks, and QUEUED messages (default 1,000,000) waiting at a kill
 	$(GO) test -count=1 -v -timeout 60m -run 'Disk|Torn|Stopped|Second|Clock|Queued' ./bench/crash -queued $${QUEUED:-1000000}
+
+crash-cluster: build ## FAULTS (default 160) that hit three engines, PostgreSQL, RabbitMQ and Redis; nothing may be lost
+	$(GO) test -count=1 -v -timeout 180m -run 'TestCluster$$' ./bench/crash \
+	  -cluster $${FAULTS:-engine=100,postgres=20,rabbit=20,redis=20}
+
+crash-cluster-short: build ## the same in about ten minutes: 30 faults, and two rolling replacements of all engines
+	$(GO) test -count=1 -v -timeout 40m -run 'TestCluster$$|TestRolling$$' ./bench/crash \
+	  -cluster engine=20,postgres=4,rabbit=2,redis=4 -rolls 2
 
 sim: ## SEEDS simulations (default 10,000) of the whole pipeline on a virtual clock with faults
 	$(GO) test -count=1 -timeout 120m ./bench/sim -seeds $${SEEDS:-10000}

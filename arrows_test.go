@@ -24,6 +24,7 @@ delivery, limits < limits/*
 delivery, store < store/*
 store/sqlite, store/postgres < store/transfer
 NONE < internal/servers, broker/brokertest
+delivery < tracing
 delivery, store < cluster
 delivery, store < cluster/clustertest
 
@@ -43,9 +44,9 @@ delivery, sms, smpp, sdk/webhook < simulator
 
 delivery, sdk, broker, internal/egress, vault, apikey, admission, templates < engine
 limits, limits/memory, limits/redis, store, store/sqlite, store/postgres, store/transfer, cluster, news < engine
-connectors, routing, campaigns, pipeline, api < engine
+connectors, routing, campaigns, pipeline, api, tracing < engine
 
-engine, pipeline, connectors/all < cmd/engine
+engine, pipeline, connectors/all, tracing < cmd/engine
 sdk, engine, simulator, connectors/all < sandbox
 sdk, sms, engine, simulator, sandbox < cmd/msgctl
 `

@@ -233,6 +233,19 @@ func TestBadCampaigns(t *testing.T) {
 	require.Equal(t, "invalid_name", a.problem(t).Code)
 }
 
+// A store that goes away while it takes an audience is no fault of the file.
+func TestImportAndTheStoreGoes(t *testing.T) {
+	t.Parallel()
+	for _, gone := range []error{store.ErrUnavailable, store.ErrOutcomeUnknown} {
+		err := importProblem(fmt.Errorf("%w: %w", gone, io.ErrUnexpectedEOF))
+		require.ErrorIs(t, err, gone)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	}
+	var p *sdk.Error
+	require.ErrorAs(t, importProblem(io.ErrUnexpectedEOF), &p)
+	require.Equal(t, "invalid_file", p.Code)
+}
+
 func TestConnectorSettings(t *testing.T) {
 	r := newRig(t)
 	put := func(key, name, body string) answer {

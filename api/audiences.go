@@ -72,6 +72,8 @@ func importProblem(err error) error {
 		p := fail("conflict", "an import to this audience is running")
 		p.RetryAfter = 5 * time.Second
 		return p
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrOutcomeUnknown):
+		return err // a database whose connection is lost speaks of an unexpected end too
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fail("invalid_file", "the body ended before its end; the audience is not complete: import it again")
 	}

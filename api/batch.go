@@ -39,6 +39,7 @@ func sendBatch(c *call) error {
 		return tooLarge(c.a.Limits.BatchBody)
 	}
 	k := c.a.checker(c)
+	k.followed = c.join()
 	rows, messages, sum, err := k.rows(c.body(c.a.Limits.BatchBody), keyText != "")
 	if err != nil {
 		return err
@@ -137,7 +138,7 @@ func (k *checker) row(text []byte, number, limit int) (batchRow, store.NewMessag
 	if err != nil {
 		return row, store.NewMessage{}, err
 	}
-	m.ID = k.a.IDs.Message()
+	m.ID = k.newID()
 	m.ID[14], m.ID[15] = byte(number>>8), byte(number)
 	row.id, row.ok = m.ID, true
 	return row, m.NewMessage, nil

@@ -34,6 +34,7 @@ type Deps struct {
 	Routes    Routes
 	Cluster   Cluster
 	Backup    Backup
+	Tracing   Tracing
 
 	// NoAPI and NoCallbacks say, for people, why this node serves no routes with a key or takes no reports of providers;
 	// "" = it does.

@@ -38,8 +38,12 @@ func (c *call) ownTenant() (store.Tenant, error) {
 	return c.a.Store.Tenant(c.ctx(), system(), c.tenant)
 }
 
+// changeTries is how often a change is made anew when another node was faster. Every time one of the nodes gets through.
+const changeTries = 20
+
 // changeTenant changes a part of a tenant's row, one change at a time: a row is stored whole, and two changes at once
-// must not undo each other.
+// must not undo each other. Those of this node take turns, those of other nodes are seen by the row's version. So change
+// may be called several times.
 func (c *call) changeTenant(id delivery.TenantID, change func(*store.Tenant)) (store.Tenant, error) {
 	t, err := c.storeTenant(id, change)
 	if err != nil {
@@ -55,12 +59,20 @@ func (c *call) changeTenant(id delivery.TenantID, change func(*store.Tenant)) (s
 func (c *call) storeTenant(id delivery.TenantID, change func(*store.Tenant)) (store.Tenant, error) {
 	c.a.tenants.Lock()
 	defer c.a.tenants.Unlock()
-	t, err := c.a.Store.Tenant(c.ctx(), system(), id)
-	if err != nil {
-		return t, err
+	for range changeTries {
+		t, err := c.a.Store.Tenant(c.ctx(), system(), id)
+		if err != nil {
+			return t, err
+		}
+		version := t.Version
+		change(&t)
+		t.Version = version
+		err = c.a.Store.UpdateTenant(c.ctx(), system(), t)
+		if !errors.Is(err, store.ErrConflict) {
+			return t, err
+		}
 	}
-	change(&t)
-	return t, c.a.Store.UpdateTenant(c.ctx(), system(), t)
+	return store.Tenant{}, fail("conflict", "the tenant was changed by others all the time; nothing was changed: try again")
 }
 
 func getRoutes(c *call) error {

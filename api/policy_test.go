@@ -176,6 +176,56 @@ func TestRulesThatAreNotStored(t *testing.T) {
 	require.Empty(t, r.operator.tenants, "the engine was told of what is not there")
 }
 
+// contested is a store on which another node changes the tenant between each read and write, so many times.
+type contested struct {
+	store.Store
+	times *int
+}
+
+func (c contested) UpdateTenant(ctx context.Context, sys store.System, t store.Tenant) error {
+	if *c.times > 0 {
+		*c.times--
+		row, err := c.Store.Tenant(ctx, sys, t.ID)
+		if err != nil {
+			return err
+		}
+		row.DailyQuota++
+		if err := c.Store.UpdateTenant(ctx, sys, row); err != nil {
+			return err
+		}
+	}
+	return c.Store.UpdateTenant(ctx, sys, t)
+}
+
+// Another node's change between this node's look and its own is kept: both are in the row.
+func TestAChangeOfAnotherNodeIsKept(t *testing.T) {
+	times := 0
+	r := newRig(t, func(d *Deps) { d.Store = contested{d.Store, &times} })
+	row := func() store.Tenant {
+		row, err := r.store.Tenant(t.Context(), system(), "acme")
+		require.NoError(t, err)
+		return row
+	}
+	before := row().DailyQuota
+	times = 3
+	require.Equal(t, 200, r.put(r.acme, "/v1/retries", `{"rules":[{"class":"transient","delays":["8s"]}]}`).status)
+	require.EqualValues(t, before+3, row().DailyQuota)
+	require.Len(t, row().Retry, 1)
+
+	times = 2
+	require.Equal(t, 200, r.put(r.admin, "/v1/tenants/acme", `{"name":"New","daily_quota":9}`).status)
+	require.Equal(t, []any{"New", int64(9), 1}, []any{row().Name, row().DailyQuota, len(row().Retry)},
+		"the settings are replaced, the rules stay")
+
+	times = 1 << 30
+	told := len(r.operator.tenants)
+	p := r.put(r.acme, "/v1/retries", `{"rules":[]}`).problem(t)
+	require.Equal(t, "conflict", p.Code)
+	require.Contains(t, p.Detail, "try again")
+	require.Len(t, row().Retry, 1)
+	require.Len(t, r.operator.tenants, told, "the engine was told of what is not there")
+}
+
 func TestBadRoutes(t *testing.T) {
 	r := newRig(t, func(d *Deps) { d.Routes = &answers{} })
 	r.fill(r.acme)

@@ -37,6 +37,7 @@ func send(c *call) error {
 	}
 	var key *store.IdempotencyKey
 	k := c.a.checker(c)
+	k.followed = c.join()
 	if keyText != "" {
 		key = &store.IdempotencyKey{Route: sendRoute, Key: keyText, Expires: k.now.Add(keyLife)}
 		key.Fingerprint = fingerprint(bytes.TrimPrefix(buf.Bytes(), []byte("\xef\xbb\xbf")))
@@ -60,7 +61,7 @@ func send(c *call) error {
 		}
 		return err
 	}
-	m.ID = c.a.IDs.Message()
+	m.ID = k.newID()
 	acc, err := c.a.Accept.Accept(c.ctx(), c.tenant, store.Acceptance{Now: k.now, Key: key,
 		Messages: []store.NewMessage{m.NewMessage}})
 	if err != nil {

@@ -25,6 +25,7 @@ type checker struct {
 	ctx       context.Context
 	tenant    delivery.TenantID
 	now       time.Time
+	followed  bool // its messages are traced for the caller
 	region    *string
 	templates map[string]*checkedTemplate
 	accounts  map[string]*store.Account // nil value = there is none

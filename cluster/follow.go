@@ -80,7 +80,7 @@ func (m *Member) catchUp(ctx context.Context) error {
 			m.metrics.changes.Add(float64(len(c.List)))
 		}
 		m.mu.Lock()
-		m.applied = max(c.Upto, after)
+		m.applied = c.Upto // below after, when the store was put back to an earlier state
 		m.mu.Unlock()
 		if c.Upto > after {
 			signal(m.kick) // somebody may wait for it

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jonboulle/clockwork"
@@ -46,6 +47,9 @@ const (
 
 	warnSkew = 2 * time.Second
 	stopSkew = 30 * time.Second
+	// mostStep is how far the own clock may have been set since the last sign of life. A machine that stood still wakes up
+	// with a clock like that, and with readings of elapsed which say that no time has gone by.
+	mostStep = time.Second
 )
 
 // Options is what a member is made of. Nodes, Name, Roles and Clock are required.
@@ -62,7 +66,8 @@ type Options struct {
 	// Apply makes the engine follow changes, its own included. When it fails they are offered again. With Gap set, some
 	// are not listed: everything that is remembered must go.
 	Apply func(ctx context.Context, c store.Changes) error
-	// Beaten is called after each attempt to give a sign of life: Held may say something else by then. One call at a time.
+	// Beaten is called after each attempt to give a sign of life: Held may say something else by then. One call at a time;
+	// while it lasts the signs go on, and the attempts in between are not told of.
 	Beaten func(ctx context.Context)
 }
 
@@ -92,6 +97,7 @@ type Member struct {
 	reborn   time.Duration // elapsed when it began to count as alive again after it had not
 	applied  int64
 	skew     reading
+	stepped  time.Duration // of the clock, at the last sign
 	draining bool
 	taken    bool   // another run has the name
 	said     string // what Held said when the log was last told
@@ -206,6 +212,7 @@ func (m *Member) sleep(ctx context.Context, d time.Duration) error {
 // Run keeps the node alive and its engine in step until ctx ends. It does not leave: see Leave.
 func (m *Member) Run(ctx context.Context) {
 	var wg sync.WaitGroup
+	var telling atomic.Bool
 	wg.Go(func() { m.follow(ctx) })
 	for ctx.Err() == nil {
 		t := m.clock.NewTimer(m.opt.TTL / 3)
@@ -222,7 +229,12 @@ func (m *Member) Run(ctx context.Context) {
 		}
 		if ctx.Err() == nil {
 			m.tell()
-			m.opt.Beaten(ctx)
+			if telling.CompareAndSwap(false, true) {
+				wg.Go(func() {
+					defer telling.Store(false)
+					m.opt.Beaten(ctx)
+				})
+			}
 		}
 	}
 	wg.Wait()
@@ -240,9 +252,10 @@ func (m *Member) beat(ctx context.Context) error {
 	m.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, m.opt.TTL/2)
 	defer cancel()
-	began, before := m.elapsed(), m.clock.Now()
+	began, before := m.elapsed(), m.opt.Clock.steady()
 	r, err := m.opt.Nodes.Beat(ctx, system, b)
-	after, ended := m.clock.Now(), m.elapsed()
+	after, ended := m.opt.Clock.steady(), m.elapsed()
+	stepped := m.opt.Clock.stepped()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failed = err
@@ -255,12 +268,13 @@ func (m *Member) beat(ctx context.Context) error {
 	switch {
 	case m.until == 0: // what is read from now on is newer than all changes up to here
 		m.applied, m.seen = r.Changed, ended
-	case ended >= m.until: // nobody has waited for it meanwhile: it follows what it has missed before it goes on
+	case ended >= m.until || m.stoodStill(stepped):
+		// Nobody has waited for it meanwhile: it follows what it has missed before it goes on.
 		m.reborn = ended
 		signal(m.poke)
 	}
 	// By the store's clock the sign holds for TTL from some moment after began: here it ends no later than there.
-	m.until = began + m.opt.TTL
+	m.until, m.stepped = began+m.opt.TTL, stepped
 	m.skew = m.skews.add(read(before, r.Now, after))
 	m.opt.Clock.set(m.skew)
 	m.roster = r
@@ -292,11 +306,12 @@ const (
 	whyCut    = "cut off from the store"
 	whyBehind = "changes of other nodes cannot be followed"
 	whySkew   = "the clock is wrong"
+	whyStill  = "the clock was set, or the machine stood still"
 )
 
 // kindOf is the part of a reason that does not change from moment to moment.
 func kindOf(why string) string {
-	for _, k := range [...]string{whyTaken, whyCut, whyBehind, whySkew} {
+	for _, k := range [...]string{whyTaken, whyCut, whyBehind, whySkew, whyStill} {
 		if len(why) >= len(k) && why[:len(k)] == k {
 			return k
 		}
@@ -310,12 +325,15 @@ func (m *Member) Held() string {
 	now := m.elapsed()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ahead := m.skew.ahead
+	stepped := m.opt.Clock.stepped()
+	ahead := m.skew.ahead + stepped
 	switch {
 	case m.taken:
 		return whyTaken + ": stop this one, or start it again under another"
 	case now >= m.until:
 		return whyCut + ": no sign of life has reached it for " + (now - m.until + m.opt.TTL).Round(time.Second).String()
+	case m.stoodStill(stepped):
+		return whyStill + " since its last sign of life"
 	case m.seen < m.reborn:
 		return whyBehind + ": it has just come back"
 	case now >= m.seen+m.opt.TTL+lookEvery:
@@ -326,12 +344,17 @@ func (m *Member) Held() string {
 	return ""
 }
 
+// stoodStill reports whether time may have gone by since the last sign that elapsed does not know of.
+func (m *Member) stoodStill(stepped time.Duration) bool {
+	return (stepped - m.stepped).Abs() > mostStep
+}
+
 // warning says what is wrong and does not yet keep the node from working; "" = nothing.
 func (m *Member) warning() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.skew.ahead.Abs()-m.skew.slack > warnSkew {
-		return skewText(m.skew.ahead)
+	if ahead := m.skew.ahead + m.opt.Clock.stepped(); ahead.Abs()-m.skew.slack > warnSkew {
+		return skewText(ahead)
 	}
 	return ""
 }
@@ -348,7 +371,7 @@ func skewText(ahead time.Duration) string {
 func (m *Member) Skew() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.skew.ahead
+	return m.skew.ahead + m.opt.Clock.stepped()
 }
 
 // Drain tells the others that the node takes on nothing new. It waits for the store as long as for any sign of life; a

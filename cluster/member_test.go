@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,6 +198,24 @@ func TestCutOffFromTheStore(t *testing.T) {
 	})
 }
 
+// What a node does after a sign of life may take as long as the store lets it: the node lives on meanwhile.
+func TestANodeLivesOnWhileItIsBusy(t *testing.T) {
+	t.Parallel()
+	s := clustertest.New(nil, time.Now)
+	var calls atomic.Int64
+	a := meet(t, s, "a", func(o *cluster.Options) {
+		o.Beaten = func(ctx context.Context) {
+			calls.Add(1)
+			<-ctx.Done()
+		}
+	}).begin(t)
+	soon(t, "it is busy", func() bool { return calls.Load() > 0 })
+	before := state(t, a, "a").Seen
+	soon(t, "it goes on giving signs", func() bool { return state(t, a, "a").Seen.Sub(before) > 2*ttl })
+	require.Empty(t, a.Held())
+	require.EqualValues(t, 1, calls.Load(), "one at a time")
+}
+
 // Before it goes on, a node that was cut off has followed what was changed meanwhile.
 func TestBackInStepMeansFollowed(t *testing.T) {
 	t.Parallel()
@@ -240,6 +260,27 @@ func TestAGapIsTold(t *testing.T) {
 	s.Forget()
 	a.view.Late(false)
 	soon(t, "the gap", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.gaps > 0 })
+}
+
+// Once everything was read anew, a store that was put back to an earlier state is followed like any other.
+func TestAStoreThatWasPutBackIsReadAnewOnce(t *testing.T) {
+	t.Parallel()
+	s := clustertest.New(nil, time.Now)
+	a := meet(t, s, "a").begin(t)
+	for range 5 {
+		s.Note(store.TenantChange, "acme", "")
+	}
+	soon(t, "followed", func() bool { return len(a.seen()) == 5 })
+	s.Rewind(3)
+	gaps := func() int { a.mu.Lock(); defer a.mu.Unlock(); return a.gaps }
+	soon(t, "the gap", func() bool { a.Look(); return gaps() > 0 })
+	for range 3 {
+		before := len(a.seen())
+		s.Note(store.TenantChange, "other", "")
+		a.Look()
+		soon(t, "followed", func() bool { return len(a.seen()) == before+1 })
+	}
+	require.Equal(t, 1, gaps())
 }
 
 func TestNewsMakeItLookAtOnce(t *testing.T) {
@@ -363,4 +404,42 @@ func TestSkew(t *testing.T) {
 			}
 		})
 	}
+}
+
+// settable is a clock that can be set, and tells like the real one how much time has gone by.
+type settable struct {
+	clockwork.Clock
+	set atomic.Int64 // a time.Duration
+}
+
+func (c *settable) Now() time.Time { return c.Clock.Now().Round(0).Add(time.Duration(c.set.Load())) }
+
+func (c *settable) Since(t time.Time) time.Duration { return c.Clock.Now().Round(0).Sub(t) }
+
+// To set a node's clock must not make it think for a moment that the leases of all others are over.
+func TestAClockThatIsSetMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := clustertest.New(nil, time.Now)
+	own := &settable{Clock: clockwork.NewRealClock()}
+	clock := cluster.NewClock(own)
+	n := meet(t, s, "a", func(o *cluster.Options) { o.Clock = clock }).begin(t)
+	right := func() {
+		t.Helper()
+		require.Less(t, time.Since(clock.Now()).Abs(), time.Second)
+	}
+	right()
+	for _, far := range []time.Duration{10 * time.Second, -10 * time.Second} {
+		own.set.Store(int64(far))
+		right()
+		require.Contains(t, n.Held(), "the clock was set, or the machine stood still")
+		soon(t, "it goes on", func() bool { return n.Held() == "" })
+		require.InDelta(t, far.Seconds(), n.Skew().Seconds(), 0.5, "which is said")
+		right()
+	}
+	own.set.Store(int64(time.Hour))
+	soon(t, "a clock that is far off stops it", func() bool { return strings.Contains(n.Held(), "the clock is wrong") })
+	right()
+	own.set.Store(0)
+	soon(t, "until it is mended", func() bool { return n.Held() == "" })
+	right()
 }

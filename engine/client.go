@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 
 	"github.com/msgctl/msgctl/apikey"
 	"github.com/msgctl/msgctl/delivery"
@@ -15,43 +13,21 @@ import (
 	"github.com/msgctl/msgctl/store"
 )
 
-// OperatorKeyFile is the name, in Config.Dir, of the file that holds the operator's first key. Only its owner may read
-// it; it can be deleted once the key is kept elsewhere.
-const OperatorKeyFile = "operator.key"
-
-// ensureOperator makes the operator's first key when there is none yet.
-func (e *Engine) ensureOperator(ctx context.Context) error {
-	keys, err := e.store.KeyList(ctx, system, delivery.Shared)
-	if err != nil {
-		return err
-	}
-	for _, k := range keys {
-		if k.Admin && k.RevokedAt.IsZero() && k.Name != embedded {
-			return nil
-		}
-	}
-	secret, _, err := e.newKey(ctx, delivery.Shared, "operator", true)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(e.cfg.Dir, OperatorKeyFile)
-	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
-		return fmt.Errorf("the operator's key cannot be kept: %w", err)
-	}
-	e.log.Info("made the operator's key", "file", path)
-	return nil
-}
-
 // embedded names the keys of clients inside the process. They end with it.
 const embedded = "embedded client"
 
 func (e *Engine) newKey(ctx context.Context, tenant delivery.TenantID, name string, admin bool) (string, delivery.KeyID, error) {
+	k, row := e.makeKey(e.ids.Key(), tenant, name, admin)
+	return k.Reveal(), row.ID, e.store.PutKey(ctx, system, row)
+}
+
+// makeKey makes a key and the row that the store is to have of it.
+func (e *Engine) makeKey(id delivery.KeyID, tenant delivery.TenantID, name string, admin bool) (apikey.Key, store.Key) {
 	k := apikey.New(apikey.Live)
-	row := store.Key{
-		ID: e.ids.Key(), Tenant: tenant, Name: name, Mode: "live", Admin: admin,
+	return k, store.Key{
+		ID: id, Tenant: tenant, Name: name, Mode: "live", Admin: admin,
 		Hash: apikey.Hash(e.vault.Pepper(), k), Hint: k.Hint(), CreatedAt: e.cfg.Clock.Now(),
 	}
-	return k.Reveal(), row.ID, e.store.PutKey(ctx, system, row)
 }
 
 type clientKey struct {
@@ -74,7 +50,7 @@ func (e *Engine) Client(tenant string) (*sdk.Client, error) {
 		if id != delivery.Shared {
 			if _, err := e.store.Tenant(ctx, system, id); errors.Is(err, store.ErrNotFound) {
 				t := store.Tenant{ID: id, Name: tenant, DataKey: e.vault.NewDataKey(tenant), CreatedAt: e.cfg.Clock.Now()}
-				if err := e.store.CreateTenant(ctx, system, t); err != nil {
+				if err := e.store.CreateTenant(ctx, system, t); err != nil && !errors.Is(err, store.ErrExists) {
 					return nil, err
 				}
 			} else if err != nil {

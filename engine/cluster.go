@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -138,7 +139,10 @@ func (e *Engine) follow(ctx context.Context, c store.Changes) error {
 // followCampaign goes by what the store says of a campaign.
 func (e *Engine) followCampaign(ctx context.Context, tenant delivery.TenantID, id string) error {
 	c, err := e.store.Campaign(ctx, tenant, id)
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrNotFound): // the store was put back to a time before it
+		return nil
+	case err != nil:
 		return err
 	}
 	switch c.State {
@@ -206,14 +210,20 @@ func (e *Engine) aids(context.Context) map[string]string {
 	return aids
 }
 
+// allParts says how everything is that the engine stands on, what it needs and what only helps it.
+func (e *Engine) allParts(ctx context.Context) map[string]string {
+	all := map[string]string{"store": partOK}
+	if err := e.store.Check(ctx); err != nil {
+		all["store"] = "cannot be written"
+	}
+	maps.Copy(all, e.parts(ctx))
+	maps.Copy(all, e.aids(ctx))
+	return all
+}
+
 // Cluster says which engines work together and how they are. An engine with a store of its own names itself.
 func (e *Engine) Cluster(ctx context.Context) (sdk.Cluster, error) {
-	out := sdk.Cluster{Answered: e.cfg.Node, Parts: map[string]string{"store": partOK}}
-	if err := e.store.Check(ctx); err != nil {
-		out.Parts["store"] = "cannot be written"
-	}
-	maps.Copy(out.Parts, e.parts(ctx))
-	maps.Copy(out.Parts, e.aids(ctx))
+	out := sdk.Cluster{Answered: e.cfg.Node, Parts: e.allParts(ctx)}
 	if e.member == nil {
 		out.Embedded = true
 		now := e.cfg.Clock.Now().UTC()

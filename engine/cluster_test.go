@@ -35,6 +35,7 @@ type provider struct {
 	by    map[string]map[string]int // node → message → hand-offs
 	open  map[string]int            // node → connectors that can send
 	stuck map[string]chan struct{}  // node → its attempts stand still until it is closed or their time is over
+	gate  chan struct{}             // what is taken is answered once it is closed; nil = at once
 }
 
 func newProvider() *provider {
@@ -92,7 +93,11 @@ func (l line) Send(ctx context.Context, m *delivery.Outgoing) (delivery.Sent, er
 		l.p.by[l.node][m.ID.String()]++
 		l.p.sent[m.ID.String()]++
 	}
+	gate := l.p.gate
 	l.p.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
 	if stuck != nil {
 		select {
 		case <-stuck:
@@ -577,6 +582,46 @@ func aNodeThatIsCutOffClaimsNothing(t *testing.T, r *rig) {
 	r.send(r.client(a), 50)
 	eventually(t, "and works", func() bool { return r.provider.total() == 2*n })
 	r.provider.once(t, 2*n)
+}
+
+// While the store is away all leases run out. When it is back, every node knows what became of its own attempts, and
+// nobody calls them a doubt before it could say so.
+func TestNobodyGetsAMessageTwiceBecauseTheStoreWasAway(t *testing.T) {
+	onEach(t, nobodyGetsAMessageTwiceBecauseTheStoreWasAway)
+}
+
+func nobodyGetsAMessageTwiceBecauseTheStoreWasAway(t *testing.T, r *rig) {
+	a, b := r.begin("a"), r.begin("b")
+	c := r.client(a)
+	r.connect(c, nil)
+	for range 3 {
+		gate := make(chan struct{})
+		r.provider.mu.Lock()
+		r.provider.gate = gate
+		before := len(r.provider.sent)
+		r.provider.mu.Unlock()
+		n := r.send(c, 10)
+		eventually(t, "all are on the wire", func() bool {
+			r.provider.mu.Lock()
+			defer r.provider.mu.Unlock()
+			return len(r.provider.sent) == before+n
+		})
+		a.cut(true)
+		b.cut(true)
+		close(gate)
+		over := time.Now().Add(2500 * time.Millisecond)
+		eventually(t, "their leases and the grace are over", func() bool { return time.Now().After(over) })
+		a.cut(false)
+		b.cut(false)
+		eventually(t, "both are back", func() bool {
+			return get(t, a, "/readyz").status == http.StatusOK && get(t, b, "/readyz").status == http.StatusOK
+		})
+		eventually(t, "and write down what they know", func() bool {
+			page, err := c.Messages.Page(t.Context(), sdk.MessageQuery{Status: sdk.Sent, Limit: 1000})
+			return err == nil && len(page.Data) == before+n
+		})
+	}
+	r.provider.once(t, 30)
 }
 
 // A node whose clock is far from the store's cannot tell what is due and whose lease is over.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/jonboulle/clockwork"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/msgctl/msgctl/broker"
 )
@@ -63,6 +65,8 @@ type Config struct {
 	Admission AdmissionConfig `yaml:"admission"`
 	// Log says what is logged by a server; an embedder passes Logger instead.
 	Log LogConfig `yaml:"log"`
+	// Telemetry says where traces go.
+	Telemetry TelemetryConfig `yaml:"telemetry"`
 
 	Logger  *slog.Logger    `yaml:"-"` // nil = silent
 	Clock   clockwork.Clock `yaml:"-"` // nil = the real one
@@ -95,27 +99,38 @@ type LogConfig struct {
 	Format string `yaml:"format"` // json (default) or text
 }
 
+// TelemetryConfig says where traces go. Without a receiver nothing is traced, and it costs nothing.
+type TelemetryConfig struct {
+	// OTLP is the URL of a receiver of OpenTelemetry traces, OTLP over HTTP, such as http://localhost:4318; "" = none.
+	OTLP string `yaml:"otlp"`
+	// Sample is the share of messages that are traced, 0–1, the same on all nodes; unset = 1. Messages of callers that
+	// record a trace of their own are traced beyond it, up to 100 a second.
+	Sample *float64 `yaml:"sample"`
+
+	// Exporter takes spans instead of OTLP. The engine shuts it down.
+	Exporter sdktrace.SpanExporter `yaml:"-"`
+}
+
 // ReadConfig reads a YAML file over the server's defaults. Unknown keys are refused, with the line they stand in.
 func ReadConfig(path string) (Config, error) {
 	c := Config{Dir: "./data", Listen: DefaultListen}
 	if path == "" {
 		return c, nil
 	}
-	f, err := os.Open(path)
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return c, fmt.Errorf("configuration: %s is a directory: name a YAML file", path)
+	}
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return c, fmt.Errorf("configuration: %w", err)
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return c, fmt.Errorf("configuration: %s is a directory: name a YAML file", path)
-	}
 	with := c
-	err = yaml.NewDecoder(f, yaml.Strict()).Decode(&with)
+	err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&with)
 	if errors.Is(err, io.EOF) { // nothing but comments
 		return c, nil
 	}
 	if err != nil {
-		return c, fmt.Errorf("configuration %s:\n%s", path, yaml.FormatError(err, false, true))
+		return c, fmt.Errorf("configuration %s: %w", path, configError(text, err))
 	}
 	return with, with.Check()
 }
@@ -143,6 +158,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkCluster(); err != nil {
+		return err
+	}
+	if err := c.Telemetry.check(); err != nil {
 		return err
 	}
 	if _, err := c.Log.level(); err != nil {

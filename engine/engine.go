@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jonboulle/clockwork"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -31,6 +32,7 @@ import (
 	"github.com/msgctl/msgctl/pipeline"
 	"github.com/msgctl/msgctl/store"
 	"github.com/msgctl/msgctl/templates"
+	"github.com/msgctl/msgctl/tracing"
 	"github.com/msgctl/msgctl/vault"
 )
 
@@ -52,6 +54,7 @@ type Engine struct {
 	wires     wires
 	limiter   limits.Limiter
 	metrics   *prometheus.Registry
+	tracer    *tracing.Tracer // nil = nothing is traced
 	router    *message.Router
 	pipeline  *pipeline.Pipeline
 	campaigns *campaigns.Service
@@ -87,10 +90,13 @@ func New(cfg Config, kinds ...connectors.Kind) (_ *Engine, err error) {
 type opener func(ctx context.Context, cfg *Config, now func() time.Time) (store.Store, error)
 
 func build(cfg Config, open opener, kinds []connectors.Kind) (_ *Engine, err error) {
-	// The clock is set by the store's when that is shared. Everything of the engine goes by it.
-	clock := cluster.NewClock(cfg.Clock)
+	// The clock is set by the store's when that is shared. Everything of the engine goes by it, unless it is turned by hand:
+	// then nothing sets it, and only signs of life go by the store's time.
 	elapsed := cfg.Clock
-	if cfg.shared() {
+	clock := cluster.NewClock(elapsed)
+	if byHand(elapsed) {
+		clock = cluster.NewClock(clockwork.NewRealClock())
+	} else if cfg.shared() {
 		cfg.Clock = clock
 	}
 	began := elapsed.Now()
@@ -118,6 +124,9 @@ func build(cfg Config, open opener, kinds []connectors.Kind) (_ *Engine, err err
 	}
 	metrics := prometheus.NewRegistry()
 	e.metrics = metrics
+	if err := e.openTracer(ctx); err != nil {
+		return nil, err
+	}
 	e.openMember(clock)
 	if e.member != nil {
 		if e.news, err = openNews(ctx, &cfg); err != nil {
@@ -127,7 +136,7 @@ func build(cfg Config, open opener, kinds []connectors.Kind) (_ *Engine, err err
 	if e.wires, err = openWires(&cfg, cfg.Clock.Now); err != nil {
 		return nil, err
 	}
-	if e.limiter, err = openLimits(ctx, &cfg, e.senders, elapsed.Now); err != nil {
+	if e.limiter, err = openLimits(ctx, &cfg, e.senders, elapsed); err != nil {
 		return nil, err
 	}
 	if e.router, err = message.NewRouter(message.RouterConfig{CloseTimeout: 5 * time.Second}, broker.Logger(cfg.Logger)); err != nil {
@@ -145,24 +154,32 @@ func build(cfg Config, open opener, kinds []connectors.Kind) (_ *Engine, err err
 	}
 	if e.member != nil {
 		options.Node, options.Run, options.Past = cfg.Node, e.member.RunText(), []string{alone}
-		options.Held = e.heldBack
+		options.Held, options.Settle = e.heldBack, e.settle
+	}
+	if e.tracer != nil {
+		options.Tracer = e.tracer
 	}
 	if e.pipeline, err = pipeline.New(options); err != nil {
 		return nil, err
 	}
+	metrics.MustRegister(partMetrics{e})
 	e.campaigns = campaigns.New(campaigns.Deps{
 		Store: e.store, IDs: e.ids, Clock: cfg.Clock, Log: cfg.Logger, Dir: cfg.Dir,
 		Accepted: e.hint, PausedChanged: e.campaignPaused, Rates: e.rateInForce, Mine: e.mine,
 		Yield: func() bool { return e.door.gate.Yields(cfg.Clock.Now()) },
 	})
-	e.handler = api.New(api.Deps{
+	deps := api.Deps{
 		Store: e.store, Accept: e.pipeline, Registry: e.registry, Vault: e.vault, IDs: e.ids, Now: cfg.Clock.Now, Log: cfg.Logger,
 		Campaigns: e.campaigns, Traffic: e.pipeline, Operator: e, Callbacks: e.pipeline, URLAllowed: e.guard.CheckURL,
 		Admission: e.door.gate, Parts: e.parts, Aids: e.aids, Hints: e.pipeline, Routes: routes{e.pipeline},
 		Cluster: e.Cluster, Backup: e.backup(), NoAPI: e.missing(cluster.API, "serve the API"),
 		NoCallbacks: e.missing(cluster.Webhook, "take reports of providers"),
 		Metrics:     promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: cfg.Version, PublicURL: e.publicURL(),
-	})
+	}
+	if e.tracer != nil {
+		deps.Tracing = e.tracer
+	}
+	e.handler = api.New(deps)
 	return e, nil
 }
 
@@ -184,6 +201,9 @@ func (e *Engine) closeParts() error {
 	if e.store != nil {
 		errs = append(errs, e.store.Close())
 	}
+	if err := e.tracer.Close(context.Background()); err != nil { // what is lost are spans: no reason to have failed
+		e.log.Warn("the last spans are lost", "err", err)
+	}
 	return errors.Join(append(errs, e.lock.release())...)
 }
 
@@ -202,15 +222,7 @@ func (e *Engine) publicURL() string {
 
 // hint tells the pipeline about a slice of a campaign.
 func (e *Engine) hint(results []store.AcceptResult, q delivery.Queue) {
-	ids := make([]delivery.MessageID, 0, len(results))
-	for _, r := range results {
-		if r.Status == delivery.StatusQueued {
-			ids = append(ids, r.ID)
-		}
-	}
-	if len(ids) > 0 {
-		e.pipeline.Hint(q, ids)
-	}
+	e.pipeline.Expanded(q, results)
 }
 
 // Start settles what an earlier process left, opens the connectors, runs the pipeline and listens.

@@ -86,10 +86,11 @@ func Restore(ctx context.Context, from, dir string, log *slog.Logger) (Restored,
 	}, nil
 }
 
-// InUse reports whether an error says that an engine runs on the directory.
+// InUse reports whether an error says that somebody else is at the store: an engine runs on the directory, or another
+// retention on the shared store.
 func InUse(err error) bool {
 	var busy *sqlite.InUseError
-	return errors.As(err, &busy)
+	return errors.As(err, &busy) || errors.Is(err, store.ErrConflict)
 }
 
 // Unavailable reports whether an error says that a store cannot be reached now.
@@ -108,6 +109,19 @@ type Transferred struct {
 	Messages int64 `json:"messages"`
 	Facts    int64 `json:"facts"`
 }
+
+// Retained is what Retain has removed, or would remove.
+type Retained struct {
+	Before     time.Time `json:"before"`     // whole days before it
+	Partitions int       `json:"partitions"` // of a day each, most of the time
+	Messages   int64     `json:"messages"`
+	Ledger     int64     `json:"ledger"` // rows of the history
+	Kept       string    `json:"kept"`   // why it stopped earlier; "" = it did not
+	DryRun     bool      `json:"dry_run"`
+}
+
+// MinKeep is the shortest past that Retain leaves.
+const MinKeep = 24 * time.Hour
 
 // checkShared refuses a URL that names no shared store.
 func checkShared(raw string) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jonboulle/clockwork"
 
 	"github.com/msgctl/msgctl/broker"
 	"github.com/msgctl/msgctl/limits"
@@ -45,17 +46,33 @@ func pressure(s store.Store) func() time.Duration {
 }
 
 // openLimits opens what keeps the rates. Its clock is the node's own: it must run on, and is never set.
-func openLimits(ctx context.Context, cfg *Config, members func() []string, own func() time.Time) (limits.Limiter, error) {
+func openLimits(
+	ctx context.Context, cfg *Config, members func() []string, own clockwork.Clock,
+) (limits.Limiter, error) {
 	if s := scheme(cfg.Limits); s == "" || s == "memory" {
 		return memory.New(), nil
 	}
-	l, err := redis.Open(ctx, redis.Options{
-		URL: cfg.Limits, Node: cfg.Node, Members: members, MaxNodes: cfg.MaxNodes, Log: cfg.Logger, Now: own,
-	})
+	o := redis.Options{
+		URL: cfg.Limits, Node: cfg.Node, Members: members, MaxNodes: cfg.MaxNodes, Log: cfg.Logger, Now: own.Now,
+	}
+	if byHand(own) {
+		return limiter(redis.OpenByHand(ctx, o))
+	}
+	return limiter(redis.Open(ctx, o))
+}
+
+// limiter makes no limiter of a nil pointer.
+func limiter[L limits.Limiter](l L, err error) (limits.Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// byHand reports whether a clock only moves when somebody turns it, as in features and tests.
+func byHand(c clockwork.Clock) bool {
+	_, ok := c.(interface{ Advance(d time.Duration) })
+	return ok
 }
 
 // openNews opens what tells the nodes at once that there is something to look at: the Redis of the limits.

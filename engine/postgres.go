@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -35,6 +36,21 @@ func MigrationStatus(ctx context.Context, url string) (SchemaStatus, error) {
 	}
 	s, err := postgres.Status(ctx, url)
 	return SchemaStatus{Known: s.Known, Have: s.Have, Pending: s.Pending}, err
+}
+
+// Retain removes what is older than keep, at least MinKeep, from a shared store, by the URL of its owner: whole days
+// whose messages have all ended, with their history. Nodes may run meanwhile. With dry it only counts.
+func Retain(ctx context.Context, owner string, keep time.Duration, dry bool, log *slog.Logger) (Retained, error) {
+	if err := checkShared(owner); err != nil {
+		return Retained{}, err
+	}
+	if keep < MinKeep {
+		return Retained{}, fmt.Errorf("configuration: keep: %s is too short: days are removed whole, use at least 1d", keep)
+	}
+	r, err := postgres.Retain(ctx, owner, postgres.Retention{Keep: keep, DryRun: dry, Log: log})
+	return Retained{
+		Before: r.Before, Partitions: r.Partitions, Messages: r.Messages, Ledger: r.Ledger, Kept: r.Kept, DryRun: dry,
+	}, err
 }
 
 // ToCluster copies the store of a directory, on which no engine runs, into an empty shared store whose schema is there.

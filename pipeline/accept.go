@@ -17,6 +17,9 @@ func (p *Pipeline) accept(ctx context.Context, tenant delivery.TenantID, a store
 		return store.Accepted{}, store.ErrUnavailable
 	}
 	done, err := p.store.Accept(ctx, tenant, a)
+	if p.opt.Tracer != nil {
+		p.traceAccept(ctx, tenant, a, done, err)
+	}
 	if err != nil || done.Replayed {
 		return done, err
 	}

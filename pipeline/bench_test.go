@@ -2,6 +2,10 @@ package pipeline_test
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"syscall"
 	"testing"
 	"time"
@@ -10,11 +14,31 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/pipeline"
+	"github.com/msgctl/msgctl/tracing"
 )
 
 // BenchmarkPath takes messages from accept to a settled outcome, without any protocol: what the path itself costs.
-func BenchmarkPath(b *testing.B) {
-	r := newRig(b, clockwork.NewRealClock(), &fake{}, func(r *rig) { r.acct.Parallel = 64 })
+func BenchmarkPath(b *testing.B) { benchmarkPath(b, nil) }
+
+// BenchmarkTracedPath is BenchmarkPath with traces that go to a receiver of OTLP over HTTP in this process.
+func BenchmarkTracedPath(b *testing.B) {
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
+	defer receiver.Close()
+	for _, ratio := range []float64{0, 0.01, 1} {
+		b.Run(fmt.Sprint(ratio), func(b *testing.B) {
+			tracer, err := tracing.Open(b.Context(), tracing.Options{Endpoint: receiver.URL, Ratio: ratio, Queue: 1 << 16})
+			require.NoError(b, err)
+			defer func() { require.NoError(b, tracer.Close(context.Background())) }()
+			benchmarkPath(b, func(o *pipeline.Options) { o.Tracer = tracer })
+		})
+	}
+}
+
+func benchmarkPath(b *testing.B, tune func(*pipeline.Options)) {
+	r := newRig(b, clockwork.NewRealClock(), &fake{}, func(r *rig) { r.acct.Parallel, r.tune = 64, tune })
 	start := cpu()
 	b.ResetTimer()
 	for done := 0; done < b.N; done += 500 {

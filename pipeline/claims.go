@@ -24,6 +24,7 @@ type claim struct {
 	end     time.Duration      // of the lease
 	account delivery.AccountID // of the attempt, once it has begun
 	begun   bool
+	told    bool // its outcome is on the way to the store
 }
 
 func (c *claims) add(claimed []store.Claimed, end time.Duration) {
@@ -79,6 +80,24 @@ func (c *claims) attempt(k attemptKey) (claim, bool) {
 	defer c.mu.Unlock()
 	m := c.open[k]
 	return m, m.begun
+}
+
+// tell says that the outcome of a claim is on the way to the store, or that it cannot be written. Until it is, the end of
+// the lease says nothing: what became of the claim is known.
+func (c *claims) tell(k attemptKey, told bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m, open := c.open[k]; open {
+		m.told = told
+		c.open[k] = m
+	}
+}
+
+// isTold reports whether the outcome of a claim is on the way to the store.
+func (c *claims) isTold(k attemptKey) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open[k].told
 }
 
 // running counts the attempts that have begun.

@@ -20,14 +20,20 @@ import (
 //  1. Each process claims under a name of its own (Options.Node and Run). What was claimed under a name that this
 //     directory's journal has written for can be settled exactly; what anybody else claimed cannot.
 //  2. The owner of a claim knows best what became of it, so the others leave it alone for a moment after its lease has
-//     ended (ownersGrace). Then they call it a doubt: only its owner could tell whether the attempt had begun.
-//  3. A process that may not claim (Options.Held) leaves everything that is due to the others.
+//     ended (ownersGrace), and for longer after a time in which the store could not be reached: then its owner, who is
+//     alive, could not write down what it knows (ownersReturn). Then they call it a doubt: only its owner could tell
+//     whether the attempt had begun.
+//  3. A process that may not claim (Options.Held) leaves everything that is due to the others, and begins nothing that it
+//     has claimed: whoever changes something does not wait for it.
 //  4. A message whose account another process serves (routing.Account.Elsewhere) is left to that process.
 
 const (
 	// ownersGrace is how long after its end the lease of another process's claim is left to that process. It is longer
 	// than the sweeper's longest wait, so that whoever is alive comes first.
 	ownersGrace = time.Second
+	// ownersReturn is how long the processes have to write down what they know, after the store came back. It is longer
+	// than the recorder's longest wait, with time for the writing.
+	ownersReturn = 5 * time.Second
 	// heldLook is how often a process that may not claim looks whether it may again.
 	heldLook = 200 * time.Millisecond
 	// elsewherePause is how long a queue is left to the others whose messages go by an account that is served elsewhere.
@@ -59,19 +65,50 @@ func (p *Pipeline) held() string {
 }
 
 // isOthers reports whether an overdue claim is to be left to the process that has it.
-func isOthers(o store.Overdue, now time.Time) bool { return now.Sub(o.DueAt) < ownersGrace }
+func (p *Pipeline) isOthers(o store.Overdue, now time.Time, elapsed time.Duration) bool {
+	return now.Sub(o.DueAt) < ownersGrace || !p.sight.steady(elapsed)
+}
 
-// lostDoubt is the outcome of a claim that another process has left behind. The store knows the account of the attempt
-// only when it was pinned. Otherwise any account that the message might have gone by is given its time to tell.
+// sight is since when the sweeper sees the store without a break, as a reading of Pipeline.elapsed. The zero sight has
+// seen nothing. One goroutine uses it.
+type sight struct {
+	since time.Duration
+	seen  bool
+}
+
+// saw notes a look into the store, and whether it failed.
+func (s *sight) saw(elapsed time.Duration, err error) {
+	switch {
+	case err != nil:
+		s.seen = false
+	case !s.seen:
+		s.since, s.seen = elapsed, true
+	}
+}
+
+// steady reports whether everybody else has had the time to write down what they know.
+func (s *sight) steady(elapsed time.Duration) bool { return s.seen && elapsed-s.since >= ownersReturn }
+
+// lostDoubt is the outcome of a claim that another process has left behind. The account of the attempt is known only when
+// it was pinned: what the store names otherwise is that of an attempt before. Then any account that the message might
+// have gone by is given its time to tell, and none is asked.
 func (p *Pipeline) lostDoubt(o store.Overdue, now time.Time) store.Outcome {
-	out := p.inDoubt(o, reasonLeaseEnded, "its node did not come back in time", now)
-	if o.Account != (delivery.AccountID{}) {
+	out := p.inDoubt(unlessPinned(o), reasonLeaseEnded, "its node did not come back in time", now)
+	if o.Pinned {
 		return out
 	}
 	for _, a := range p.Accounts.Usable(o.Queue.Tenant, o.Queue.Channel) {
 		out.Until = later(now.Add(resolveWindow(a.Kind)), out.Until)
 	}
 	return out
+}
+
+// unlessPinned takes away the account of an attempt before, of which nobody knows whether it made this one too.
+func unlessPinned(o store.Overdue) store.Overdue {
+	if !o.Pinned {
+		o.Account = delivery.AccountID{}
+	}
+	return o
 }
 
 // leaveElsewhere leaves a message, and for a moment its queue, to the processes that serve its account.

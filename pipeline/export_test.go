@@ -5,6 +5,7 @@ import (
 
 	"github.com/msgctl/msgctl/delivery"
 	"github.com/msgctl/msgctl/routing"
+	"github.com/msgctl/msgctl/store"
 )
 
 // Report hands in receipts as the connector of an account does.
@@ -32,4 +33,23 @@ func (p *Pipeline) Still(ctx context.Context, underWay int) (bool, error) {
 // Heard hands in what people wrote as the connector of an account does.
 func (p *Pipeline) Heard(ctx context.Context, a *routing.Account, inbound []delivery.Inbound) error {
 	return sink{p, a}.Inbound(ctx, inbound)
+}
+
+// TraceBatch returns what is done about the traces of n messages that are accepted, claimed and settled together.
+func (p *Pipeline) TraceBatch(id func() delivery.MessageID, n int) func() {
+	var a store.Acceptance
+	var done store.Accepted
+	batch, list := make([]passage, n), make([]*passage, n)
+	for i := range batch {
+		batch[i].ID = id()
+		list[i] = &batch[i]
+		a.Messages = append(a.Messages, store.NewMessage{ID: batch[i].ID})
+		done.Results = append(done.Results, store.AcceptResult{ID: batch[i].ID})
+	}
+	settled := make([]store.Settled, n)
+	return func() {
+		p.traceAccept(p.ctx, "acme", a, done, nil)
+		p.trackClaimed(batch, a.Now)
+		p.traceSettled(list, settled, a.Now, a.Now)
+	}
 }

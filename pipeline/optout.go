@@ -80,6 +80,9 @@ func (p *Pipeline) optOut(ctx context.Context, a *routing.Account, in delivery.I
 			}
 		}
 	}
+	if out && p.opt.Settle != nil {
+		p.opt.Settle(ctx) // whoever is told that we have heard it is not written to by another process either
+	}
 	return nil
 }
 

@@ -22,6 +22,7 @@ type passage struct {
 	ways     int64             // as counted before its account was chosen
 	content  string            // what was rendered, such as "otp v3"; "" = literal content
 	began    time.Time         // when a worker took it
+	track    *track            // what it goes through; nil = it is not traced
 	journal  *segment          // where its attempt was begun; nil = it was not
 	failure  *delivery.Failure // of the attempt; nil = it had none
 	ended    bool              // outcome is decided

@@ -69,6 +69,8 @@ type Options struct {
 	// Elapsed reads a clock that only runs forward, at the pace of real time: leases of this process end by it, whatever
 	// the wall clock is set to. nil = the time that Clock measures since New, which for the real clock is monotonic.
 	Elapsed func() time.Duration
+	// Tracer writes what happens to messages as spans; nil = nothing is traced.
+	Tracer Tracer
 
 	// What follows is for pipelines that share their store; see cluster.go. The zero values are right for one that is
 	// alone with it.
@@ -81,6 +83,9 @@ type Options struct {
 	// Held says why nothing may be claimed and no lease of others be ended now; "" = it may. It is asked often and must
 	// not wait. nil = never.
 	Held func() string
+	// Settle returns once the other processes go by what has just been changed in the store, or after a bounded time.
+	// nil = there are none.
+	Settle func(ctx context.Context)
 	// NoDelivery makes a pipeline that claims and sends nothing. It still takes acceptances, callbacks and questions.
 	NoDelivery bool
 	// NoUpkeep leaves to others what no process needs to do for itself: leases of others that have run out, doubts, legs
@@ -106,6 +111,7 @@ type Pipeline struct {
 	attempt   []stage // those of the path that a worker takes a message through
 	recorder  *recorder
 	alarm     *alarm
+	sight     sight // of the sweeper
 	journal   *journal
 	claims    claims
 	tenants   tenantCache

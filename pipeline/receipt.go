@@ -22,6 +22,10 @@ func (p *Pipeline) receipt(m *passage) {
 	if !m.ended { // a mistake of ours; the lease would find it, but not soon
 		m.giveBack("internal_error")
 	}
+	if m.track != nil {
+		m.track.done = p.clock.Now()
+	}
+	p.claims.tell(m.key(), true)
 	p.recorder.add(m)
 }
 
@@ -104,6 +108,7 @@ func (r *recorder) settle(batch []*passage) {
 		outcomes[i] = m.outcome
 	}
 	var settled []store.Settled
+	began := p.clock.Now()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		var err error
 		settled, err = p.store.Settle(r.ctx, system, p.clock.Now(), outcomes)
@@ -131,6 +136,7 @@ func (r *recorder) settle(batch []*passage) {
 	var stopped delivery.CampaignID
 	for i, m := range batch {
 		if settled[i].Status == 0 {
+			p.claims.tell(m.key(), false)
 			continue // it could not be written: its claim and its journal record stay open until its lease runs out
 		}
 		p.journal.settled(m)
@@ -172,6 +178,9 @@ func (r *recorder) settle(batch []*passage) {
 		p.planner.settled(batch[from].Queue, to-from, p.clock.Now())
 		from = to
 	}
+	if p.opt.Tracer != nil {
+		p.traceSettled(batch, settled, began, p.clock.Now())
+	}
 	r.pending.Add(-int64(len(batch)))
 }
 
@@ -206,7 +215,8 @@ func (s sink) Receipts(ctx context.Context, receipts []delivery.Receipt) error {
 	for i := range receipts {
 		receipts[i].Account = s.account.ID
 	}
-	reported, err := s.p.store.Report(ctx, system, s.p.clock.Now(), s.p.opt.ParkReceipts, receipts)
+	now := s.p.clock.Now()
+	reported, err := s.p.store.Report(ctx, system, now, s.p.opt.ParkReceipts, receipts)
 	if err != nil {
 		return err
 	}
@@ -228,6 +238,7 @@ func (s sink) Receipts(ctx context.Context, receipts []delivery.Receipt) error {
 			s.p.alarm.due(r.Until)
 		}
 		s.p.metrics.receipts.WithLabelValues(s.account.Channel.String(), receipts[i].Status.String(), what).Inc()
+		s.p.traceReport(r, receipts[i], s.account.Name, now)
 	}
 	return nil
 }

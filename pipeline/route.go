@@ -66,6 +66,10 @@ func (p *Pipeline) route(ctx context.Context, h hint) error {
 		run = run[:0]
 	}
 	passages := make([]passage, len(claimed))
+	for i := range claimed {
+		passages[i].Claimed = claimed[i]
+	}
+	p.trackClaimed(passages, now)
 	b := batch{queue: h.queue, now: now}
 	if len(claimed) > 0 {
 		if b.tenant, err = p.tenants.get(h.queue.Tenant); err != nil {
@@ -75,7 +79,7 @@ func (p *Pipeline) route(ctx context.Context, h hint) error {
 	}
 	for i := range claimed {
 		m := &passages[i]
-		m.Claimed, m.until, m.refusals, m.ways = claimed[i], until, refusals, ways
+		m.until, m.refusals, m.ways = until, refusals, ways
 		to := p.choose(m, &b)
 		if to == nil {
 			p.receipt(m)
@@ -84,6 +88,9 @@ func (p *Pipeline) route(ctx context.Context, h hint) error {
 		if to != st {
 			flush()
 			st = to
+		}
+		if m.track != nil {
+			m.track.routed = p.clock.Now()
 		}
 		run = append(run, m)
 	}

@@ -15,6 +15,10 @@ import (
 // reasonLeaseShort is why a message goes back that waited so long for its turn that its lease no longer covers an attempt.
 const reasonLeaseShort = "lease_short"
 
+// reasonOutOfStep is why a message goes back that was claimed before its process lost touch with the others. They count
+// it as gone: a pause, an opt-out or a stop that they have answered for may not be known here.
+const reasonOutOfStep = "out_of_step"
+
 var errSendTimeout = errors.New("the connector did not return in time")
 
 // send makes the one attempt that was claimed, and turns what came of it into an outcome.
@@ -23,6 +27,9 @@ func (p *Pipeline) send(m *passage, now time.Time) {
 	switch {
 	case s == nil || p.draining.Load() && s.isClosed():
 		m.giveBack("drained")
+		return
+	case p.held() != "":
+		m.giveBack(reasonOutOfStep)
 		return
 	case p.campaigns.paused(m.Campaign):
 		m.giveBack(store.ReasonCampaignPaused)
@@ -50,7 +57,7 @@ func (p *Pipeline) send(m *passage, now time.Time) {
 	// The last look before the first byte, by a clock that runs on while the process stands still and that nobody sets:
 	// the disk, or whoever stopped this process, may have taken the lease's time.
 	if !p.claims.covers(m.key(), p.elapsed()+m.account.Timeout) || !m.ExpiresAt.After(p.clock.Now()) ||
-		p.refused(m) || p.campaigns.paused(m.Campaign) {
+		p.held() != "" || p.refused(m) || p.campaigns.paused(m.Campaign) {
 		m.giveBack(reasonLeaseShort)
 		p.journal.end(m)
 		if m.probe {

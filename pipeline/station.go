@@ -223,8 +223,13 @@ func (s *station) attempt(m *passage) {
 		}
 	}()
 	for i := range s.p.attempt {
-		if !m.ended {
-			s.p.attempt[i].onClaim(m, s.p.clock.Now())
+		if m.ended {
+			break
+		}
+		now := s.p.clock.Now()
+		s.p.attempt[i].onClaim(m, now)
+		if m.track != nil {
+			m.track.step(s.p.attempt[i].name, now, s.p.clock.Now())
 		}
 	}
 }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -31,6 +32,9 @@ func (p *Pipeline) sweep(ctx context.Context) {
 		now := p.clock.Now()
 		p.alarm.set(now) // while the sweeper looks, whatever becomes due makes it look again
 		held := p.held() != ""
+		if held {
+			p.sight = sight{}
+		}
 		left := !p.opt.NoDelivery && !held && p.sweepQueues(ctx, now)
 		second := now.Sub(counted) >= sweepAtMost || now.Before(counted)
 		if second {
@@ -190,11 +194,13 @@ func (p *Pipeline) settleOverdue(ctx context.Context, now time.Time, leases bool
 
 func (p *Pipeline) settleOverdueBatch(ctx context.Context, now time.Time, leases bool) (int, error) {
 	// What is left alone for now stands at the head of the list: it must not hide the rest.
-	most := maxHint + p.claims.running() + p.asker.waiting()
+	most := maxHint + p.claims.running() + p.asker.waiting() + int(p.recorder.pending.Load())
 	var overdue []store.Overdue
 	if !p.opt.NoUpkeep {
 		var err error
-		if overdue, err = p.store.Overdue(ctx, system, now, "", most); err != nil {
+		overdue, err = p.store.Overdue(ctx, system, now, "", most)
+		p.sight.saw(p.elapsed(), err)
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -240,10 +246,13 @@ func (p *Pipeline) settleOne(o store.Overdue, ours bool, now time.Time, elapsed 
 		return out, decided && err == nil // its tenant cannot be read now: the next look decides
 	}
 	if !ours && p.opt.Run != "" {
-		if isOthers(o, now) {
+		if p.isOthers(o, now, elapsed) {
 			return store.Outcome{}, false
 		}
 		return p.lostDoubt(o, now), true
+	}
+	if ours && p.claims.isTold(key) {
+		return store.Outcome{}, false // the recorder writes it, as soon as the store lets it
 	}
 	if ours && p.claims.takeBack(key) {
 		return notBegun(o, reasonLeaseEnded, now), true
@@ -268,6 +277,7 @@ func (p *Pipeline) settleByPlan(
 		outcomes[i].From = of[i].Status // a worker may have come back between the look and now
 	}
 	settled, err := p.store.Settle(ctx, system, now, outcomes)
+	p.sight.saw(p.elapsed(), err)
 	if err != nil && !temporary(err) && ctx.Err() == nil { // one of them is refused: it must not hold up the others
 		settled, err = p.recorder.oneByOne(outcomes), nil
 	}
@@ -291,6 +301,7 @@ func (p *Pipeline) settleByPlan(
 		if of[i].Status == delivery.StatusAmbiguous {
 			p.countDoubt(outcomes[i])
 		}
+		p.tracePlan(of[i], outcomes[i], now)
 		p.askAbout(outcomes[i], of[i].Queue, now)
 		p.claims.end(attemptKey{of[i].ID, of[i].Epoch})
 	}
@@ -305,6 +316,9 @@ func notBegun(o store.Overdue, reason string, now time.Time) store.Outcome {
 	}
 }
 
+// maxIdle is how often in a row recoverClaims may find claims of which the store lets go of none.
+const maxIdle = 3
+
 // recoverClaims settles what this node had under lease when it last stopped, with the help of its attempt journal.
 func (p *Pipeline) recoverClaims(ctx context.Context) error {
 	past, err := p.journal.read()
@@ -315,7 +329,7 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var queued, answered, doubted int
+	var queued, answered, doubted, idle int
 	for len(names) > 0 {
 		now := p.clock.Now()
 		left, err := p.store.Overdue(ctx, system, now, names[0], 4*maxHint)
@@ -337,13 +351,16 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 				outcomes[i] = out
 			case begun || past.torn:
 				doubted++
-				if begun { // how long to wait for a receipt depends on the account
+				if o = unlessPinned(o); begun { // how long to wait for a receipt depends on the account
 					o.Account = by
 				}
 				outcomes[i] = p.inDoubt(o, reasonProcessDied, "the process stopped while the attempt was under way", now)
 			default:
 				queued++
 				outcomes[i] = notBegun(o, reasonProcessDied, now)
+			}
+			if !ended { // another process may come first; an answer counts all the same
+				outcomes[i].From = delivery.StatusSending
 			}
 		}
 		settled, err := p.store.Settle(ctx, system, now, outcomes)
@@ -353,13 +370,22 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 		for i := range settled {
 			p.ready(settled[i].Ready)
 			if settled[i].Applied {
+				p.tracePlan(left[i], outcomes[i], now)
 				p.askAbout(outcomes[i], left[i].Queue, now)
 			}
 		}
-		if !slices.ContainsFunc(settled, func(s store.Settled) bool { return s.Applied }) {
+		// Another process may have come first, and then the next look finds fewer.
+		if idle++; slices.ContainsFunc(settled, func(s store.Settled) bool { return s.Applied }) {
+			idle = 0
+		} else if idle == maxIdle {
 			return fmt.Errorf("message %s and %d more are claimed, and the store does not let go of them", left[0].ID, len(left)-1)
 		}
 	}
+	after, err := p.answerDoubts(ctx, past)
+	if err != nil {
+		return err
+	}
+	answered += after
 	if queued+answered+doubted > 0 {
 		p.log.Info("claims of the stopped process are settled", "not_started", queued, "answered", answered, "in_doubt", doubted)
 	}
@@ -367,4 +393,33 @@ func (p *Pipeline) recoverClaims(ctx context.Context) error {
 		return err
 	}
 	return p.forgetNames()
+}
+
+// answerDoubts settles what earlier processes have heard and could not write down, and what others have called a doubt
+// since. It returns how many answers counted.
+func (p *Pipeline) answerDoubts(ctx context.Context, past past) (answered int, err error) {
+	if p.opt.Run == "" {
+		return 0, nil // nobody else is there to call anything a doubt
+	}
+	newest := map[delivery.MessageID]store.Outcome{}
+	for key, out := range past.ended {
+		if known, ok := newest[key.id]; delivery.CanMove(delivery.StatusAmbiguous, out.Status, delivery.BySend) &&
+			(!ok || known.Epoch < out.Epoch) {
+			out.From = delivery.StatusAmbiguous
+			newest[key.id] = out
+		}
+	}
+	for outcomes := range slices.Chunk(slices.Collect(maps.Values(newest)), maxHint) {
+		settled, err := p.store.Settle(ctx, system, p.clock.Now(), outcomes)
+		if err != nil {
+			return answered, err
+		}
+		for i := range settled {
+			p.ready(settled[i].Ready)
+			if settled[i].Applied {
+				answered++
+			}
+		}
+	}
+	return answered, nil
 }

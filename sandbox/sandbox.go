@@ -39,6 +39,9 @@ type Options struct {
 
 	// ReceiptDelay is how long ordinary receipts take.
 	ReceiptDelay time.Duration
+
+	// Engine changes the engine's configuration before the engine is made, also by Restart; nil = it stays as it is.
+	Engine func(*engine.Config)
 }
 
 // Secrets of the simulated providers. They guard nothing: everything listens on loopback only.
@@ -113,11 +116,14 @@ func Start(ctx context.Context, o Options) (_ *Sandbox, err error) {
 
 func (s *Sandbox) startEngine(ctx context.Context, listen string) (err error) {
 	o := s.options
-	s.Engine, err = engine.New(engine.Config{
+	cfg := engine.Config{
 		Dir: s.Dir, Listen: listen, AllowPrivate: true, Clock: o.Clock, Logger: o.Logger, Version: o.Version,
 		Retry: o.Retry, RetryJitter: o.RetryJitter,
-	}, all.Kinds()...)
-	if err != nil {
+	}
+	if o.Engine != nil {
+		o.Engine(&cfg)
+	}
+	if s.Engine, err = engine.New(cfg, all.Kinds()...); err != nil {
 		return err
 	}
 	return s.Engine.Start(ctx)

@@ -61,7 +61,8 @@ type Client struct {
 	retries    int
 	tryTimeout time.Duration
 	log        *slog.Logger
-	err        error // a wrong option: every call returns it
+	inject     func(ctx context.Context, h http.Header) // nil = nothing is traced
+	err        error                                    // a wrong option: every call returns it
 
 	now    func() time.Time
 	sleep  func(ctx context.Context, d time.Duration) error
@@ -93,6 +94,19 @@ func WithTryTimeout(d time.Duration) Option { return func(c *Client) { c.tryTime
 // WithLogger logs each try at debug level and each repeat at info level: method, path, status and duration, never a key,
 // an address or a body. Default: no log.
 func WithLogger(log *slog.Logger) Option { return func(c *Client) { c.log = log } }
+
+// WithTracing sends the caller's trace along with each request. inject writes the headers of W3C Trace Context that
+// belong to ctx; of what it writes, traceparent and tracestate are sent. With OpenTelemetry:
+//
+//	sdk.WithTracing(func(ctx context.Context, h http.Header) {
+//		otel.GetTextMapPropagator().Inject(ctx, propagation.HeaderCarrier(h))
+//	})
+//
+// An engine that writes traces then links that of the caller to that of the message, whose id is Message.TraceID. It
+// traces messages of callers that record their trace, whatever share of the others it does. Default: nothing is sent.
+func WithTracing(inject func(ctx context.Context, h http.Header)) Option {
+	return func(c *Client) { c.inject = inject }
+}
 
 // WithUserAgent puts text before the client's own User-Agent, such as "shop/1.4".
 func WithUserAgent(text string) Option { return func(c *Client) { c.agent = text } }

@@ -134,6 +134,15 @@ func (c *Client) header(req *http.Request, r call) {
 	if r.key != "" {
 		req.Header.Set("Idempotency-Key", r.key)
 	}
+	if c.inject != nil {
+		own := http.Header{}
+		c.inject(req.Context(), own)
+		for _, name := range [...]string{"Traceparent", "Tracestate"} {
+			if v := own.Get(name); v != "" && printable(v) {
+				req.Header.Set(name, v)
+			}
+		}
+	}
 }
 
 func (c *Client) decode(ctx context.Context, r call, resp *http.Response, out any) error {

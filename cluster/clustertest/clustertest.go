@@ -70,6 +70,13 @@ func (s *Shared) Forget() {
 	s.cut = int64(len(s.changes))
 }
 
+// Rewind takes back the newest changes, as a store does that is put back to an earlier state.
+func (s *Shared) Rewind(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes = s.changes[:len(s.changes)-n]
+}
+
 // Note adds a change, as if somebody had made it.
 func (s *Shared) Note(kind store.ChangeKind, tenant delivery.TenantID, id string) {
 	s.mu.Lock()
@@ -162,9 +169,10 @@ func (v *View) Changes(_ context.Context, _ store.System, after int64, limit int
 	if v.late.Load() {
 		return store.Changes{Upto: after}, nil
 	}
-	c := store.Changes{Gap: after < s.cut}
-	from := max(after, s.cut)
-	to := min(int64(len(s.changes)), from+int64(limit))
+	newest := int64(len(s.changes))
+	c := store.Changes{Gap: after < s.cut || after > newest}
+	from := min(max(after, s.cut), newest)
+	to := min(newest, from+int64(limit))
 	c.List, c.Upto = slices.Clone(s.changes[from:to]), to
 	return c, nil
 }

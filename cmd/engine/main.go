@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/msgctl/msgctl/connectors/all"
 	"github.com/msgctl/msgctl/engine"
 	"github.com/msgctl/msgctl/pipeline"
+	"github.com/msgctl/msgctl/tracing"
 )
 
 // version is set at build time with -ldflags "-X main.version=…".
@@ -65,6 +67,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 type options struct {
 	config, dir, listen, publicURL, logLevel, logFormat string
 	store, broker, limits, node, roles, heartbeat       string
+	otlp, sample                                        string
 	allowPrivate                                        bool
 }
 
@@ -109,6 +112,8 @@ A second signal stops at once; attempts without an answer are then settled at th
 	f.StringVar(&o.publicURL, "public-url", "", "how providers reach the API for callbacks, as a `URL`")
 	f.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&o.logFormat, "log-format", "", "json or text (default json)")
+	f.StringVar(&o.otlp, "otlp", "", "send traces to the OTLP/HTTP receiver at this `URL` (default OTEL_EXPORTER_OTLP_ENDPOINT)")
+	f.StringVar(&o.sample, "trace-sample", "", "the `share` of messages that are traced, 0 to 1 (default 1)")
 	f.BoolVar(&o.allowPrivate, "allow-private", false, "let connectors reach loopback and private addresses; for development")
 	root.AddCommand(
 		&cobra.Command{Use: "serve", Short: "The same as engine alone", Args: noArgs, RunE: root.RunE},
@@ -159,6 +164,7 @@ func (o options) read() (engine.Config, error) {
 		{&cfg.Dir, o.dir, "DIR"}, {&cfg.Listen, o.listen, "LISTEN"}, {&cfg.PublicURL, o.publicURL, "PUBLIC_URL"},
 		{&cfg.Store, o.store, "STORE"}, {&cfg.Broker, o.broker, "BROKER"}, {&cfg.Limits, o.limits, "LIMITS"},
 		{&cfg.Node, o.node, "NODE"},
+		{&cfg.Telemetry.OTLP, o.otlp, "TELEMETRY__OTLP"},
 		{&cfg.Log.Level, o.logLevel, "LOG__LEVEL"}, {&cfg.Log.Format, o.logFormat, "LOG__FORMAT"},
 	} {
 		if v := pick(s.flag, s.env); v != "" {
@@ -172,6 +178,16 @@ func (o options) read() (engine.Config, error) {
 		if cfg.Heartbeat, err = time.ParseDuration(v); err != nil {
 			return cfg, usageError{fmt.Errorf("configuration: heartbeat: %q is not a duration: use a value such as 3s", v)}
 		}
+	}
+	if v := pick(o.sample, "TELEMETRY__SAMPLE"); v != "" {
+		share, err := strconv.ParseFloat(v, 64)
+		if err != nil {
+			return cfg, usageError{fmt.Errorf("configuration: telemetry.sample: %q is not a share: use a number from 0 to 1", v)}
+		}
+		cfg.Telemetry.Sample = &share
+	}
+	if cfg.Telemetry.OTLP == "" { // the variable of all programs goes behind what is said to this one
+		cfg.Telemetry.OTLP = tracing.EndpointOf(os.Getenv)
 	}
 	cfg.AllowPrivate = cfg.AllowPrivate || o.allowPrivate || os.Getenv("MSGCTL_ALLOW_PRIVATE") == "true"
 	if err := cfg.Check(); err != nil {

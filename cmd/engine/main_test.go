@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
 	driver "zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -74,6 +75,9 @@ func TestRefusesToStart(t *testing.T) {
 		{"long heartbeat", []string{"--store", "postgres://h/x", "--heartbeat", "5m"}, exitUsage, []string{"heartbeat", "5m0s"}},
 		{"no heartbeat", []string{"--heartbeat", "soon"}, exitUsage, []string{"heartbeat", "soon"}},
 		{"too many nodes", []string{"--config", write(t, "max_nodes: 5000\n")}, exitUsage, []string{"max_nodes", "5000"}},
+		{"traces to nowhere", []string{"--otlp", "localhost:4317"}, exitUsage, []string{"telemetry.otlp", "http://localhost:4318"}},
+		{"no share", []string{"--trace-sample", "10%"}, exitUsage, []string{"telemetry.sample", "10%", "0 to 1"}},
+		{"too large a share", []string{"--trace-sample", "10"}, exitUsage, []string{"telemetry.sample", "10"}},
 		{"no such file", []string{"--config", file + ".no"}, exitUsage, []string{file + ".no"}},
 		{"a directory", []string{"--config", t.TempDir()}, exitUsage, []string{"is a directory"}},
 		{"unknown flag", []string{"--dirr", "x"}, exitUsage, []string{"--dirr", "engine --help"}},
@@ -111,4 +115,44 @@ func TestPrintsTheConfigurationWithoutPasswords(t *testing.T) {
 		require.Contains(t, out.String(), want)
 	}
 	require.NotContains(t, out.String(), "hunter2")
+}
+
+func TestWhereTracesGo(t *testing.T) {
+	file := write(t, "telemetry: { otlp: http://file:4318, sample: 0.5 }\n")
+	for _, c := range []struct {
+		name   string
+		args   []string
+		env    map[string]string
+		otlp   string
+		sample float64 // -1 = unset
+	}{
+		{"nowhere", nil, nil, "", -1},
+		{"the flag goes first", []string{"--config", file, "--otlp", "http://flag:4318", "--trace-sample", "0.25"},
+			map[string]string{"MSGCTL_TELEMETRY__OTLP": "http://env:4318", "MSGCTL_TELEMETRY__SAMPLE": "1"}, "http://flag:4318", 0.25},
+		{"then the variable", []string{"--config", file}, map[string]string{"MSGCTL_TELEMETRY__OTLP": "http://env:4318",
+			"MSGCTL_TELEMETRY__SAMPLE": "0"}, "http://env:4318", 0},
+		{"then the file", []string{"--config", file}, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4318"},
+			"http://file:4318", 0.5},
+		{"then what all programs are told", nil, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4318"},
+			"http://all:4318/v1/traces", -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, k := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED"} {
+				t.Setenv(k, c.env[k])
+			}
+			for k, v := range c.env {
+				t.Setenv(k, v)
+			}
+			var out, errs bytes.Buffer
+			require.Zero(t, run(append(c.args, "config"), &out, &errs), errs.String())
+			var got engine.Config
+			require.NoError(t, yaml.Unmarshal(out.Bytes(), &got))
+			require.Equal(t, c.otlp, got.Telemetry.OTLP)
+			if c.sample < 0 {
+				require.Nil(t, got.Telemetry.Sample)
+				return
+			}
+			require.Equal(t, c.sample, *got.Telemetry.Sample)
+		})
+	}
 }

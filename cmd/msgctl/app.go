@@ -112,7 +112,7 @@ func (a *app) client() (*sdk.Client, error) {
 		return nil, err
 	}
 	opts := []sdk.Option{
-		sdk.WithURL(t.url), sdk.WithKey(t.key), sdk.WithTenant(t.tenant), sdk.WithUserAgent("msgctl/" + version()),
+		sdk.WithURL(t.url), sdk.WithKey(t.key), sdk.WithTenant(t.tenant), sdk.WithUserAgent("msgctl/" + release()),
 	}
 	if a.flags.debug {
 		rt := http.DefaultTransport.(*http.Transport).Clone()

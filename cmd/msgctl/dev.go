@@ -112,7 +112,7 @@ func startDev(ctx context.Context, o devOptions) (devInfo, error) {
 		return devInfo{}, err
 	}
 	box, err := sandbox.Start(ctx, sandbox.Options{
-		Dir: o.Dir, Listen: o.Addr, Logger: o.Log, Version: version(), ReceiptDelay: devReceipts,
+		Dir: o.Dir, Listen: o.Addr, Logger: o.Log, Version: release(), ReceiptDelay: devReceipts,
 	})
 	if err != nil {
 		return devInfo{}, err

@@ -64,6 +64,7 @@ func (a *app) root() *cobra.Command {
 		{groupOperate, []*cobra.Command{
 			a.connectorCmd(), a.routeCmd(), a.retryCmd(), a.dlqCmd(), a.receiptCmd(), a.tenantCmd(), a.keyCmd(), a.auditCmd(),
 			a.clusterCmd(), a.migrateCmd(), a.backupCmd(), a.restoreCmd(),
+			a.retainCmd(),
 		}},
 		{groupOther, []*cobra.Command{a.versionCmd()}},
 	} {
@@ -186,11 +187,17 @@ func fixed(words ...string) func(*cobra.Command, []string, string) ([]string, co
 	}
 }
 
-// version is what the build says of itself.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+// version is set at build time with -ldflags "-X main.version=…".
+var version string
+
+// release is what the build says of itself.
+func release() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" && info.Main.Version != "(devel)" {
+		v = info.Main.Version
+	}
+	if v == "" {
 		return "dev"
 	}
-	return strings.TrimPrefix(info.Main.Version, "v")
+	return strings.TrimPrefix(v, "v")
 }

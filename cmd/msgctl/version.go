@@ -18,7 +18,7 @@ func (a *app) versionCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "version", Short: "Show the version; with -v the engine's too", Args: a.args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := versionInfo{Version: version(), Go: runtime.Version(), OS: runtime.GOOS + "/" + runtime.GOARCH}
+			v := versionInfo{Version: release(), Go: runtime.Version(), OS: runtime.GOOS + "/" + runtime.GOARCH}
 			if a.flags.verbose {
 				c, err := a.client()
 				if err != nil {
