@@ -18,11 +18,11 @@ import (
 )
 
 // experiments are what runs only when it is asked for by name.
-func experiments() []string { return []string{"noisy", "faults"} }
+func experiments() []string { return []string{"noisy", "faults", "cluster"} }
 
 func (b *bench) experiments() iter.Seq2[string, func(context.Context) error] {
 	return func(yield func(string, func(context.Context) error) bool) {
-		_ = yield("noisy", b.noisy) && yield("faults", b.faults)
+		_ = yield("noisy", b.noisy) && yield("faults", b.faults) && yield("cluster", b.cluster)
 	}
 }
 
@@ -118,7 +118,7 @@ func (b *bench) steadily(
 		requests[at] = e.batch(body)
 	}
 	var err error
-	l.start, err = b.schedule(ctx, e.URL, requests)
+	l.start, err = b.schedule(ctx, []string{e.URL}, requests)
 	return l, err
 }
 

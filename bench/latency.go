@@ -19,27 +19,11 @@ func (b *bench) latency(ctx context.Context, c channel, sim simulated, rate floa
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, t.e.end()) }()
-	ticks := max(int(b.time/tick), 1)
-	perTick := rate * tick.Seconds()
-	t.n = max(int(perTick*float64(ticks)), 1)
-	t.first = b.next(t.n)
-	requests := make([][]byte, ticks)
-	due := make([]time.Duration, t.n) // of each message, from the start
-	done := 0
-	for i := range ticks {
-		rows := min(int(perTick*float64(i+1)), t.n) - done
-		if i == ticks-1 {
-			rows = t.n - done
-		}
-		if rows > 0 {
-			requests[i] = t.e.batch(lines(c, sim.URL, t.first+done, rows, ""))
-		}
-		for range rows {
-			due[done] = time.Duration(i) * tick
-			done++
-		}
-	}
-	start, err := b.schedule(ctx, t.e.URL, requests)
+	var requests [][]byte
+	var due []time.Duration
+	t.first, due, requests = b.timetable(t.e, c, sim, rate, b.time)
+	t.n = len(due)
+	start, err := b.schedule(ctx, []string{t.e.URL}, requests)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -51,24 +35,54 @@ func (b *bench) latency(ctx context.Context, c channel, sim simulated, rate floa
 	if err != nil {
 		return 0, 0, err
 	}
+	took := waits(c, t.first, start, due, s)
+	return percentile(took, 50), percentile(took, 99), nil
+}
+
+// timetable spreads messages evenly over the ticks of d: the first recipient, when each message is due after the start,
+// and the request of each tick, nil where it has none.
+func (b *bench) timetable(
+	e *served, c channel, sim simulated, rate float64, d time.Duration,
+) (first int, due []time.Duration, requests [][]byte) {
+	ticks := max(int(d/tick), 1)
+	perTick := rate * tick.Seconds()
+	n := max(int(perTick*float64(ticks)), 1)
+	first = b.next(n)
+	requests, due = make([][]byte, ticks), make([]time.Duration, 0, n)
+	for i := range ticks {
+		rows := min(int(perTick*float64(i+1)), n) - len(due)
+		if i == ticks-1 {
+			rows = n - len(due)
+		}
+		if rows > 0 {
+			requests[i] = e.batch(lines(c, sim.URL, first+len(due), rows, ""))
+		}
+		for range rows {
+			due = append(due, time.Duration(i)*tick)
+		}
+	}
+	return first, due, requests
+}
+
+// waits are how long the messages of a schedule took that arrived.
+func waits(c channel, first int, start time.Time, due []time.Duration, s seen) (took []time.Duration) {
 	at := make(map[string]int64, len(s.To))
 	for i, k := range s.To {
 		at[k] = s.At[i]
 	}
-	var took []time.Duration
 	for i, d := range due {
-		if arrived, ok := at[c.key(t.first+i)]; ok {
+		if arrived, ok := at[c.key(first+i)]; ok {
 			took = append(took, max(time.UnixMicro(arrived).Sub(start.Add(d)), time.Microsecond))
 		}
 	}
-	return percentile(took, 50), percentile(took, 99), nil
+	return took
 }
 
-// schedule sends each request at its tick, on as many connections as that takes.
-func (b *bench) schedule(ctx context.Context, url string, requests [][]byte) (start time.Time, err error) {
+// schedule sends each request at its tick, on as many connections as that takes, to one engine after the other.
+func (b *bench) schedule(ctx context.Context, urls []string, requests [][]byte) (start time.Time, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var idle sync.Pool
+	idle := make([]sync.Pool, len(urls))
 	var mu sync.Mutex
 	var wires []*wire
 	defer func() {
@@ -76,11 +90,11 @@ func (b *bench) schedule(ctx context.Context, url string, requests [][]byte) (st
 			_ = w.nc.Close()
 		}
 	}()
-	send := func(request []byte) error {
-		w, _ := idle.Get().(*wire)
+	send := func(to int, request []byte) error {
+		w, _ := idle[to].Get().(*wire)
 		if w == nil {
 			var err error
-			if w, err = dial(ctx, url); err != nil {
+			if w, err = dial(ctx, urls[to]); err != nil {
 				return err
 			}
 			mu.Lock()
@@ -90,7 +104,7 @@ func (b *bench) schedule(ctx context.Context, url string, requests [][]byte) (st
 		if err := w.do(request, 200); err != nil {
 			return err
 		}
-		idle.Put(w)
+		idle[to].Put(w)
 		return nil
 	}
 	var wg sync.WaitGroup
@@ -108,7 +122,7 @@ func (b *bench) schedule(ctx context.Context, url string, requests [][]byte) (st
 			continue
 		}
 		wg.Go(func() {
-			if err := send(request); err != nil {
+			if err := send(i%len(urls), request); err != nil {
 				cancel(err)
 			}
 		})

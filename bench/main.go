@@ -18,8 +18,10 @@
 // overload offers single accepts at three times the peak of a closed loop, over 1,000 connections that ask again at once
 // when they are refused: its limit is that peak, its ratio what is left of it.
 //
-// Two experiments run only when -only names them, and print tables of their own: noisy sends one tenant's urgent messages
-// beside another tenant's blast, faults lets three of five providers fail.
+// Three experiments run only when -only names them, and print tables of their own: noisy sends one tenant's urgent
+// messages beside another tenant's blast, faults lets three of five providers fail, cluster lets one, two and three
+// engines share a PostgreSQL, a RabbitMQ and a Redis that it starts. Those keep their data in the system's temporary
+// directory.
 //
 // The numbers of a row are medians over the runs, its memory the largest. CPU and memory are 0 where the system is not
 // a Unix. The program ends with status 1 when a message
@@ -57,11 +59,13 @@ type config struct {
 	given          map[string]bool // flags that were
 	out, profile   string
 	dir            string
+	nodes          []int // of a cluster, one number after the other
+	scanRows       int   // most rows among which a cluster finds work
 }
 
 func parse(args []string, stderr io.Writer) (config, error) {
 	var c config
-	var only string
+	var only, nodes string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.IntVar(&c.n, "n", 30_000, "messages of one run of a channel")
@@ -70,8 +74,12 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f.DurationVar(&c.time, "time", 5*time.Second, "how long latency and accepts are measured")
 	f.StringVar(&only, "only", "", "rows to measure, such as email,queue; default "+strings.Join(names(), ","))
 	f.StringVar(&c.out, "out", "", "write the rows to this file as JSON")
-	f.StringVar(&c.profile, "profile", "", "keep a CPU profile of the engine for each row in this directory")
+	f.StringVar(&c.profile, "profile", "", "keep a CPU profile of the engine for each row in this directory; of a cluster "+
+		"the statements of PostgreSQL")
 	f.StringVar(&c.dir, "dir", "", "where engines keep their data while they run; default the system's temporary one")
+	f.StringVar(&nodes, "nodes", "1,2,3", "numbers of engines of the experiment cluster")
+	f.IntVar(&c.scanRows, "rows", 1_000_000, "most rows among which the experiment cluster finds work; 10000000 takes "+
+		"minutes and some gigabytes")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
@@ -82,6 +90,13 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	}
 	if c.n < 1 || c.runs < 1 || c.queue < 1 || c.time <= 0 {
 		return c, errors.New("-n, -runs, -queue and -time must be above 0")
+	}
+	var err error
+	if c.nodes, err = wholes(nodes); err != nil {
+		return c, fmt.Errorf("-nodes: %w", err)
+	}
+	if c.scanRows < leastRows {
+		return c, fmt.Errorf("-rows must be at least %d", leastRows)
 	}
 	for _, name := range strings.FieldsFunc(only, func(r rune) bool { return r == ',' || r == ' ' }) {
 		if all := append(names(), experiments()...); !slices.Contains(all, name) {

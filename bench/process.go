@@ -36,7 +36,13 @@ type process struct {
 
 // start runs a role. It is killed when ctx ends.
 func (b *bench) start(ctx context.Context, name string, args ...string) (*process, error) {
+	return b.startWith(ctx, nil, name, args...)
+}
+
+// startWith also adds to the environment: what holds a password is not for others to read.
+func (b *bench) startWith(ctx context.Context, env []string, name string, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.CommandContext(ctx, b.exe, append([]string{"-role", name}, args...)...)}
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = os.Stderr
 	p.cmd.WaitDelay = 5 * time.Second
 	var err error

@@ -32,6 +32,13 @@ const (
 	roleBare   = "bare" // an HTTP server that does nothing
 )
 
+// The environment of a node of a cluster.
+const (
+	envStore  = "MSGCTL_STORE"
+	envBroker = "MSGCTL_BROKER"
+	envLimits = "MSGCTL_LIMITS"
+)
+
 // hello is the first line of a role.
 type hello struct {
 	URL  string `json:"url"`
@@ -98,16 +105,21 @@ func obey(in io.Reader, out io.Writer, h hello, answer func(command, arg string)
 
 func unknown(command, _ string) (any, error) { return nil, fmt.Errorf("no command %q", command) }
 
-// engineRole runs an engine as cmd/engine would, on a free port.
+// engineRole runs an engine as cmd/engine would, on a free port. One with a node's name works with the servers that the
+// environment names.
 func engineRole(args []string, in io.Reader, out io.Writer) (err error) {
 	f := flag.NewFlagSet(roleEngine, flag.ContinueOnError)
 	dir := f.String("dir", "", "")
 	profile := f.String("cpuprofile", "", "")
+	node := f.String("node", "", "")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	cfg := engine.Config{Dir: *dir, Listen: "127.0.0.1:0", AllowPrivate: true, Logger: log}
+	if cfg.Node = *node; cfg.Node != "" {
+		cfg.Store, cfg.Broker, cfg.Limits = os.Getenv(envStore), os.Getenv(envBroker), os.Getenv(envLimits)
+	}
 	e, err := engine.New(cfg, all.Kinds()...)
 	if err != nil {
 		return err

@@ -59,20 +59,20 @@ func (b *bench) depart(ctx context.Context, c channel, sim simulated, profile st
 
 // arrive waits until the simulator has every message and the engine has stored what became of it, its receipt included.
 func (t *trip) arrive(ctx context.Context) error {
-	if err := t.await(ctx, "handed off", t.n, func() (int, error) {
+	if err := await(ctx, "handed off", t.n, func() (int, error) {
 		n, err := t.sim.count()
 		return n - t.before, err
 	}); err != nil {
 		return err
 	}
 	label := `channel="` + t.c.name + `"`
-	if err := t.await(ctx, "settled", t.n, func() (int, error) {
+	if err := await(ctx, "settled", t.n, func() (int, error) {
 		n, err := t.e.metric(ctx, "msgctl_outcomes_total", label)
 		return n - t.settled, err
 	}); err != nil || !t.c.receipts {
 		return err
 	}
-	return t.await(ctx, "with a receipt", t.n, func() (int, error) {
+	return await(ctx, "with a receipt", t.n, func() (int, error) {
 		// A receipt that overtakes the outcome of its own attempt is parked, and takes effect with the outcome.
 		n, err := t.e.metric(ctx, "msgctl_receipts_total", label, `status="delivered"`)
 		return n - t.reports, err
@@ -80,7 +80,7 @@ func (t *trip) arrive(ctx context.Context) error {
 }
 
 // await polls until the count has been reached.
-func (t *trip) await(ctx context.Context, what string, want int, count func() (int, error)) error {
+func await(ctx context.Context, what string, want int, count func() (int, error)) error {
 	last, since := -1, time.Now()
 	for {
 		n, err := count()
