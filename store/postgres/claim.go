@@ -45,8 +45,8 @@ type claimWork struct {
 }
 
 const (
-	bodiesOf = `SELECT id, body FROM payloads WHERE id = ANY ($1)`
-	labelsOf = `SELECT id, category, tag FROM labels WHERE id = ANY ($1)`
+	bodiesOf = `SELECT p.id, p.body FROM unnest($1::uuid[]) AS u (id) JOIN payloads p ON p.id = u.id`
+	labelsOf = `SELECT l.id, l.category, l.tag FROM unnest($1::uuid[]) AS u (id) JOIN labels l ON l.id = u.id`
 )
 
 // stmts read it. The rows are locked, so none of it changes any more.

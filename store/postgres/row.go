@@ -135,12 +135,13 @@ const (
 			AND o.recipient = line.recipient AND o.ordering_key = line.ordering_key AND o.id <> ALL ($1::uuid[])
 			ORDER BY o.place LIMIT 1) AS next))::uuid[]`
 
-	lockRows = `SELECT ` + rowColumns + `, c.id, c.state FROM messages m LEFT JOIN campaigns c ON c.n = m.campaign
-		WHERE m.id = ANY (` + withNext + `) ORDER BY m.id FOR NO KEY UPDATE OF m`
+	// Each id is joined by itself: of a list, PostgreSQL looks into every partition.
+	lockRows = `SELECT ` + rowColumns + `, c.id, c.state FROM (SELECT DISTINCT unnest(` + withNext + `)) AS u (id)
+		JOIN messages m ON m.id = u.id LEFT JOIN campaigns c ON c.n = m.campaign ORDER BY m.id FOR NO KEY UPDATE OF m`
 	linesOf = `SELECT tenant, channel, recipient, ordering_key, place, id, due FROM ordered
 		WHERE id = ANY (` + withNext + `) ORDER BY place`
-	legsOf = `SELECT id, ` + legColumns + ` FROM legs
-		WHERE id = ANY (` + withNext + `) ORDER BY id, n`
+	legsOf = `SELECT l.id, ` + legColumns + ` FROM (SELECT DISTINCT unnest(` + withNext + `)) AS u (id)
+		JOIN legs l ON l.id = u.id ORDER BY l.id, l.n`
 )
 
 // loadRows lists the statements that lock and load messages with what belongs to them.

@@ -14,8 +14,8 @@ import (
 const (
 	suppressedAmong = `SELECT s.tenant, s.recipient, s.channel, s.reason FROM suppressions s
 		JOIN (SELECT DISTINCT unnest($2::text[]) AS recipient) u ON s.recipient = u.recipient WHERE s.tenant = $1`
-	suppressedOf = `SELECT s.tenant, s.recipient, s.channel, s.reason FROM messages m
-		JOIN suppressions s ON s.tenant = m.tenant AND s.recipient = m.recipient WHERE m.id = ANY ($1)`
+	suppressedOf = `SELECT s.tenant, s.recipient, s.channel, s.reason FROM unnest($1::uuid[]) AS u (id)
+		JOIN messages m ON m.id = u.id JOIN suppressions s ON s.tenant = m.tenant AND s.recipient = m.recipient`
 	putSuppressions = `INSERT INTO suppressions (tenant, recipient, channel, reason, source, at)
 		SELECT * FROM unnest($1::bigint[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::bigint[])
 		AS u (tenant, recipient, channel, reason, source, at) ORDER BY 1, 2, 3

@@ -162,7 +162,7 @@ const (
 	// The head of every tenant whose rows were named, and of those that are named themselves.
 	lockHeads = `SELECT h.tenant, h.seq, h.hash, t.slug, t.daily_quota FROM ledger_heads h
 		JOIN tenants t ON t.n = h.tenant WHERE h.tenant = ANY ($1::bigint[] ||
-		ARRAY(SELECT DISTINCT m.tenant FROM messages m WHERE m.id = ANY ($2::uuid[])))
+		ARRAY(SELECT DISTINCT m.tenant FROM unnest($2::uuid[]) AS u (id) JOIN messages m ON m.id = u.id))
 		ORDER BY h.tenant FOR NO KEY UPDATE OF h`
 
 	loadOwners = `SELECT id, tenant, channel FROM accounts WHERE id = ANY ($1)`
