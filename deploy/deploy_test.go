@@ -351,7 +351,7 @@ func TestPostgresRoles(t *testing.T) {
 		"a schema":        "CREATE SCHEMA s",
 		"a role":          "CREATE ROLE z",
 	} {
-		out, err = as("msgctl", app, sql)
+		_, err = as("msgctl", app, sql)
 		require.Error(t, err, "the engines may make %s", role)
 	}
 	out, err = as("msgctl_owner", owner, "SELECT rolsuper, rolbypassrls, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname IN ('msgctl', 'msgctl_owner')")

@@ -103,11 +103,12 @@ func (e *Engine) renewSessions(ctx context.Context) {
 		}
 		have.account, changed = next, true
 		a.open[id] = have
-		what := "this node has no session of the connector any more; others send what goes by it"
+		log := e.log.With("tenant", string(have.row.Tenant), "connector", have.row.Name)
 		if has {
-			what = "this node has a session of the connector and sends what goes by it"
+			log.Info("this node has a session of the connector and sends what goes by it")
+		} else {
+			log.Info("this node has no session of the connector any more; others send what goes by it")
 		}
-		e.log.Info(what, "tenant", string(have.row.Tenant), "connector", have.row.Name)
 	}
 	if changed {
 		e.pipeline.SetAccounts(a.list())

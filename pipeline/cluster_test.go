@@ -141,8 +141,7 @@ func TestAStartGoesOnWhereOthersCameFirst(t *testing.T) {
 // Whoever is told that we have heard a stop is not written to by another process either.
 func TestAnOptOutIsAnsweredWhenAllGoByIt(t *testing.T) {
 	settled := 0
-	var r *rig
-	r = newRig(t, clockwork.NewRealClock(), &fake{}, func(r *rig) {
+	r := newRig(t, clockwork.NewRealClock(), &fake{}, func(r *rig) {
 		r.tune = func(o *pipeline.Options) {
 			o.Run = "one"
 			o.Settle = func(ctx context.Context) {

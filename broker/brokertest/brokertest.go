@@ -298,7 +298,8 @@ func closed(k *kit) {
 		k.Error("the context of a message lives on")
 	}
 	select {
-	case <-done: // with or without an error: it was given out
+	case err := <-done: // with or without an error: it was given out
+		k.Logf("the Publish under way at Close gave %v", err)
 	case <-time.After(patience):
 		k.Error("a Publish does not return")
 	}

@@ -58,15 +58,6 @@ func (a at) ScanInt64(v pgtype.Int8) error {
 	return nil
 }
 
-// channelOf scans the number of a channel.
-type channelOf struct{ ch *delivery.Channel }
-
-// ScanInt64 is called by the driver.
-func (c channelOf) ScanInt64(v pgtype.Int8) error {
-	*c.ch = delivery.Channel(v.Int64)
-	return nil
-}
-
 // asJSON encodes values that always encode: maps, slices and structs of plain fields.
 func asJSON(v any) (string, error) {
 	b, err := json.Marshal(v)
