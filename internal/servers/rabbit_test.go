@@ -1,6 +1,7 @@
 package servers_test
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +58,16 @@ func TestRabbitHostsAreApart(t *testing.T) {
 	t.Run("test", func(t *testing.T) { ended = servers.Rabbit(t).URL })
 	_, err = dialRabbit(ended)
 	require.Error(t, err, "the virtual host outlives its test")
+}
+
+func TestRabbitHostsAreMadeAtOnce(t *testing.T) {
+	t.Parallel()
+	servers.Rabbit(t) // the server has started
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() { servers.Rabbit(t) })
+	}
+	all.Wait()
 }
 
 func TestRabbitLife(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 
 // ByHand keeps the same limits in the same Redis by the same arithmetic for nodes whose clock is turned by hand, as
 // features and tests do: the time of a reservation is everybody's, Redis' too, and a reservation waits for the network.
-// What it leases and does not spend it gives back before it returns, because no time passes in which it would. All nodes
-// that share a Redis must be of this kind.
+// What it leases and does not spend it gives back before it returns, because no time passes in which it would. All
+// nodes that share a Redis must be of this kind.
 type ByHand struct {
 	mu sync.Mutex
 	l  *Limiter
@@ -19,8 +19,8 @@ type ByHand struct {
 
 var _ limits.Limiter = (*ByHand)(nil)
 
-// OpenByHand connects to Redis, which must be there. Options.Now is the clock that is turned; Nodes, Members and MaxNodes
-// do not count: without Redis nothing passes.
+// OpenByHand connects to Redis, which must be there. Options.Now is the clock that is turned; Nodes, Members and
+// MaxNodes do not count: without Redis nothing passes.
 func OpenByHand(ctx context.Context, opt Options) (*ByHand, error) {
 	opt.Nodes, opt.Members = func() int { return 1 }, nil
 	p := defaultPace()

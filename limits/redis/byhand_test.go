@@ -56,3 +56,26 @@ func TestNodesByHandShareALimit(t *testing.T) {
 		require.InDelta(t, want, passed, 1, "%v", rate)
 	}
 }
+
+// A node keeps nothing that it has not spent: there would be no time for it to give it back.
+func TestByHandKeepsNothing(t *testing.T) {
+	url := servers.Redis(t).URL
+	a, b := byHand(t, url, "a"), byHand(t, url, "b")
+	now := time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
+	pass := func(h *ByHand, bounds []limits.Bound, most int) (n int) {
+		for n < most {
+			d, err := h.Reserve(t.Context(), now, bounds, 1)
+			require.NoError(t, err)
+			if !d.Go {
+				break
+			}
+			n++
+		}
+		return n
+	}
+	wide := limits.Bound{Key: limits.Key{Tenant: "wide"}, Rate: limits.Rate{PerSecond: 100, Burst: 20}}
+	narrow := limits.Bound{Key: limits.Key{Tenant: "narrow"}, Rate: limits.Rate{PerSecond: 1, Burst: 1}}
+	require.Equal(t, 8, pass(a, []limits.Bound{wide}, 8))
+	require.Equal(t, 1, pass(a, []limits.Bound{wide, narrow}, 5), "the narrow one stops it")
+	require.Equal(t, 11, pass(b, []limits.Bound{wide}, 20), "what a has not spent is there")
+}
