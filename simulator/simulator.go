@@ -153,6 +153,9 @@ func (s *Sim) Slow(account string, d time.Duration) { s.script.slow(account, d) 
 // Heal ends Fail and Slow for an account.
 func (s *Sim) Heal(account string) { s.script.heal(account) }
 
+// Bound returns how many SMPP sessions of an account can take receipts now.
+func (s *Sim) Bound(account string) int { return s.smsc.bound(account) }
+
 // Reply sends text from a person to the account's callback or session as an inbound message.
 func (s *Sim) Reply(ch delivery.Channel, account, from, to, text string) error {
 	switch ch {

@@ -105,6 +105,17 @@ func (c *smsc) account(systemID string, create bool) *smscAccount {
 	return a
 }
 
+// bound counts the sessions of an account that receive.
+func (c *smsc) bound(account string) int {
+	a := c.account(account, false)
+	if a == nil {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.binds)
+}
+
 // reply queues text from a person for the account. It goes out now, or with the account's next bind.
 func (c *smsc) reply(account, from, to, text string) error {
 	a := c.account(account, false)

@@ -292,6 +292,20 @@ func TestSMSCDelays(t *testing.T) {
 	e.delivered(smpp.ROK)
 }
 
+func TestSMSCBound(t *testing.T) {
+	t.Parallel()
+	s, _ := smscSim(t, Options{})
+	require.Zero(t, s.Bound("acme"), "nobody has ever bound")
+	a, b := dialSMSC(t, s), dialSMSC(t, s)
+	require.Equal(t, smpp.ROK, a.bind(smpp.BindTransceiver, "acme", ""))
+	require.Equal(t, smpp.ROK, b.bind(smpp.BindReceiver, "acme", ""))
+	require.Equal(t, 2, s.Bound("acme"))
+	require.NoError(t, a.Close())
+	require.Eventually(t, func() bool { return s.Bound("acme") == 1 }, 5*time.Second, time.Millisecond)
+	require.NoError(t, b.Close())
+	require.Eventually(t, func() bool { return s.Bound("acme") == 0 }, 5*time.Second, time.Millisecond)
+}
+
 func TestSMSCReceiptsWaitForAcknowledgement(t *testing.T) {
 	t.Parallel()
 	s, clock := smscSim(t, Options{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,7 +144,7 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 		if w.err != nil {
 			return w.err
 		}
-		if n := len(w.sent); n < 2 || w.sent[n-1] != w.sent[n-2] {
+		if len(w.sent) < 2 || slices.ContainsFunc(w.sent, func(id string) bool { return id != w.sent[0] }) {
 			return fmt.Errorf("the ids are %v", w.sent)
 		}
 		return nil
@@ -187,38 +188,23 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 		}
 		return nil
 	})
-	sc.Step(`^at most (\d+) messages left in any 1 second window$`, func(ctx context.Context, most int) error {
+	sc.Step(`^at most (\d+) messages left in any (\d+) second window$`, func(ctx context.Context, most, seconds int) error {
 		entries := of(ctx).box.Sim.Ledger().Entries(0)
 		for i := range entries {
 			n := 0
 			for _, e := range entries[i:] {
-				if e.At.Sub(entries[i].At) < time.Second {
+				if e.At.Sub(entries[i].At) < time.Duration(seconds)*time.Second {
 					n++
 				}
 			}
 			if n > most {
-				return fmt.Errorf("%d messages left in the second from %s", n, entries[i].At)
+				return fmt.Errorf("%d messages left in the %d s from %s", n, seconds, entries[i].At)
 			}
 		}
 		return nil
 	})
 	sc.Step(`^all (\d+) messages are delivered$`, func(ctx context.Context, n int) error {
-		w := of(ctx)
-		return eventually(func() error {
-			done := 0
-			for m, err := range w.tenants[w.tenant].Messages.All(ctx, sdk.MessageQuery{Status: sdk.Delivered}) {
-				if err != nil {
-					return err
-				}
-				if m.ID != "" {
-					done++
-				}
-			}
-			if done != n {
-				return fmt.Errorf("%d are delivered", done)
-			}
-			return nil
-		})
+		return of(ctx).deliveredAll(ctx, n)
 	})
 	sc.Step(`^tenant "([^"]*)" sees none of it$`, func(ctx context.Context, other string) error {
 		w := of(ctx)
@@ -252,4 +238,23 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 		return nil
 	})
 	sc.Step(`^the engine restarts$`, func(ctx context.Context) error { return of(ctx).restart(ctx) })
+}
+
+// deliveredAll waits until the tenant that sent last has n delivered messages.
+func (w *world) deliveredAll(ctx context.Context, n int) error {
+	return eventually(func() error {
+		done := 0
+		for m, err := range w.tenants[w.tenant].Messages.All(ctx, sdk.MessageQuery{Status: sdk.Delivered}) {
+			if err != nil {
+				return err
+			}
+			if m.ID != "" {
+				done++
+			}
+		}
+		if done != n {
+			return fmt.Errorf("%d are delivered", done)
+		}
+		return nil
+	})
 }

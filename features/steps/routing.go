@@ -47,7 +47,7 @@ func registerRouting(sc *godog.ScenarioContext) {
 	sc.Step(`^an? (SMS|e-mail) connector "([^"]*)" for everybody limited to (\d+) per second$`,
 		func(ctx context.Context, ch, name string, rate int) error {
 			w := of(ctx)
-			operator, err := w.box.Operator()
+			operator, err := w.operator()
 			if err != nil {
 				return err
 			}
@@ -87,8 +87,18 @@ func registerRouting(sc *godog.ScenarioContext) {
 		return of(ctx).fail(account(name), -1, fault)
 	})
 	sc.Step(`^connector "([^"]*)" comes back$`, func(ctx context.Context, name string) error {
-		of(ctx).box.Sim.Heal(account(name))
-		return nil
+		w := of(ctx)
+		w.box.Sim.Heal(account(name))
+		c, err := w.box.Client.Connectors.Get(ctx, name)
+		if err != nil || c.Kind != "smpp" {
+			return err
+		}
+		return eventually(func() error { // sessions are tried again at moments of real time, which no step turns
+			if w.box.Sim.Bound(account(name)) == 0 {
+				return fmt.Errorf("%s has no session", name)
+			}
+			return nil
+		})
 	})
 	sc.Step(`^connector "([^"]*)" is (paused|resumed)$`, func(ctx context.Context, name, what string) error {
 		c := of(ctx).box.Client.Connectors

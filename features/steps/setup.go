@@ -96,7 +96,7 @@ func configure(ctx context.Context, name string, r sdk.TenantRequest) error {
 	if _, err := w.client(name); err != nil {
 		return err
 	}
-	operator, err := w.box.Operator()
+	operator, err := w.operator()
 	if err != nil {
 		return err
 	}

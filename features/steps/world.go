@@ -1,7 +1,8 @@
 // Package steps is the step pack: the words in which features speak about the engine.
 //
 // Each scenario runs on an engine and a provider simulator of its own, on a clock that only moves when a step turns it.
-// Everything else is real: sockets, protocols, the store.
+// Everything else is real: sockets, protocols, the store. What the engine stands on is a Shape's. Scenarios with the tag
+// @cluster run on several engines, each a process, in real time (cluster.go).
 package steps
 
 import (
@@ -15,13 +16,14 @@ import (
 	"github.com/cucumber/godog"
 	"github.com/jonboulle/clockwork"
 
+	"github.com/msgctl/msgctl/engine"
 	"github.com/msgctl/msgctl/sandbox"
 	"github.com/msgctl/msgctl/sdk"
 )
 
-// patience bounds how long a step waits, in real time, for what it expects. It is generous because it is only used up by
-// a failure.
-const patience = 20 * time.Second
+// patience bounds how long a step waits, in real time, for what it expects. It is generous because it is only used up
+// by a failure.
+const patience = time.Minute
 
 // world is the state of one scenario.
 type world struct {
@@ -35,6 +37,25 @@ type world struct {
 	err     error                 // of the last request
 	refused []error               // of the last messages that were handed in together
 	moved   *sdk.DeadLetterResult // of the last retry or drop
+	ground  Ground                // nil = a directory of its own
+	fleet   Fleet                 // instead of an engine in this process; else nil
+	raise   func(context.Context, int) (Fleet, error)
+}
+
+// Shape says what scenarios run on.
+type Shape struct {
+	// Lay gives a scenario its ground; nil = a directory of its own.
+	Lay func(ctx context.Context) (Ground, error)
+	// Raise starts a fleet of so many nodes for a scenario with the tag @cluster; nil = there are none.
+	Raise func(ctx context.Context, nodes int) (Fleet, error)
+}
+
+// Ground is what the engine of a scenario stands on when that is not a directory of its own.
+type Ground interface {
+	// Engine makes the configuration one of an engine on this ground.
+	Engine(cfg *engine.Config)
+	// Close takes the ground away. The engine has ended before.
+	Close() error
 }
 
 // sentText says which message a text went as.
@@ -47,21 +68,23 @@ func of(ctx context.Context) *world { return ctx.Value(worldKey{}).(*world) }
 // start is the time at which every scenario begins.
 var start = time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
 
+// Register adds the step pack to a suite of scenarios with an embedded engine each.
+func Register(sc *godog.ScenarioContext) { Shape{}.Register(sc) }
+
 // Register adds the step pack to a suite.
-func Register(sc *godog.ScenarioContext) {
-	sc.Before(func(ctx context.Context, _ *godog.Scenario) (context.Context, error) {
+func (s Shape) Register(sc *godog.ScenarioContext) {
+	sc.Before(func(ctx context.Context, scenario *godog.Scenario) (context.Context, error) {
 		w := &world{
 			clock: clockwork.NewFakeClockAt(start), tenants: map[string]*sdk.Client{}, texts: map[string]sentText{},
+			raise: s.Raise,
 		}
-		var err error
-		// Without jitter, so that a feature can say when an attempt is made.
-		exact := 0.0
-		w.box, err = sandbox.Start(ctx, sandbox.Options{Tenant: "acme", Clock: w.clock, RetryJitter: &exact})
-		if err != nil {
-			return ctx, err
+		ctx = context.WithValue(ctx, worldKey{}, w)
+		for _, t := range scenario.Tags {
+			if t.Name == "@cluster" { // it begins with "a cluster of … nodes"
+				return ctx, nil
+			}
 		}
-		w.tenants["acme"] = w.box.Client
-		return context.WithValue(ctx, worldKey{}, w), nil
+		return ctx, w.begin(ctx, s.Lay)
 	})
 	sc.After(func(ctx context.Context, _ *godog.Scenario, err error) (context.Context, error) {
 		w, ok := ctx.Value(worldKey{}).(*world)
@@ -71,7 +94,10 @@ func Register(sc *godog.ScenarioContext) {
 		if err != nil && w.last != nil {
 			godog.Log(ctx, w.timeline(ctx))
 		}
-		return ctx, w.box.Close()
+		if err != nil && w.fleet != nil {
+			godog.Log(ctx, w.fleet.Story())
+		}
+		return ctx, w.end()
 	})
 	registerSetup(sc)
 	registerActions(sc)
@@ -83,12 +109,53 @@ func Register(sc *godog.ScenarioContext) {
 	registerRouting(sc)
 	registerPolicies(sc)
 	registerClock(sc)
+	registerCluster(sc)
+}
+
+// begin starts the engine and the simulator of the scenario.
+func (w *world) begin(ctx context.Context, lay func(context.Context) (Ground, error)) (err error) {
+	// Without jitter, so that a feature can say when an attempt is made.
+	exact := 0.0
+	o := sandbox.Options{Tenant: "acme", Clock: w.clock, RetryJitter: &exact}
+	if lay != nil {
+		if w.ground, err = lay(ctx); err != nil {
+			return err
+		}
+		o.Engine = w.ground.Engine
+	}
+	if w.box, err = sandbox.Start(ctx, o); err != nil {
+		return err
+	}
+	w.tenants["acme"] = w.box.Client
+	return nil
+}
+
+// end takes away what begin has made, as far as it came.
+func (w *world) end() error {
+	var errs []error
+	if w.fleet != nil {
+		errs = append(errs, w.fleet.Close())
+	}
+	if w.box != nil {
+		errs = append(errs, w.box.Close())
+	}
+	if w.ground != nil {
+		errs = append(errs, w.ground.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // client returns a tenant's client, making the tenant when the scenario names it first.
 func (w *world) client(name string) (*sdk.Client, error) {
 	if c, ok := w.tenants[name]; ok {
 		return c, nil
+	}
+	if w.fleet != nil {
+		c, err := w.join(context.Background(), name)
+		if err == nil {
+			w.tenants[name] = c
+		}
+		return c, err
 	}
 	c, err := w.box.Engine.Client(name)
 	if err != nil {
@@ -111,6 +178,9 @@ func (w *world) client(name string) (*sdk.Client, error) {
 
 // settle waits until the engine is quiet.
 func (w *world) settle(ctx context.Context) error {
+	if w.fleet != nil {
+		return errors.New("nobody turns the clock of a cluster: use steps that wait for what they expect")
+	}
 	return eventually(func() error {
 		quiet, err := w.box.Engine.Quiet(ctx)
 		if err == nil && !quiet {
@@ -152,10 +222,12 @@ func number(digits string) int {
 // eventually repeats check until it returns nil, or its last error when patience ends.
 func eventually(check func() error) error {
 	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	pause := 2 * time.Millisecond
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(pause) {
 		if err = check(); err == nil {
 			return nil
 		}
+		pause = min(pause*5/4, 50*time.Millisecond)
 	}
 	return err
 }
