@@ -32,6 +32,13 @@ var (
 	rate     = flag.Int("rate", 1_500, "messages per second that the load asks for at most")
 	queued   = flag.Int("queued", 20_000, "messages that wait in TestQueued; 1000000 is what the guarantee speaks of")
 	people   = flag.Int("people", 4_000, "people of a campaign; a multiple of four")
+
+	clusterFlag = countsFlag("cluster", counts{engine: 6, postgres: 1, rabbit: 1, redis: 2},
+		"how often TestCluster hits what, `engine=N,postgres=N,rabbit=N,redis=N`")
+	onlyFlag    = flag.String("only", "", "let every fault of TestCluster be of this `kind`, such as engine_freeze_long")
+	rolls       = flag.Int("rolls", 1, "how often TestRolling replaces each engine of a cluster")
+	clusterRate = flag.Int("cluster-rate", 200, "messages per second that the load on a cluster asks for at most")
+	keepFlag    = flag.String("keep", "", "append what the tests of a cluster print to this `file` too")
 )
 
 // roleEnv makes this test binary another process of the lab; plantEnv plants a fault into the history of a run, see

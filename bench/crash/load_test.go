@@ -32,6 +32,7 @@ const (
 // recipient, so that witnesses can be joined by address.
 type load struct {
 	l     *lab
+	plan  plan
 	began time.Time
 	stop  chan struct{}
 	wg    sync.WaitGroup
@@ -39,6 +40,7 @@ type load struct {
 	people   atomic.Int64 // who has been written to
 	asked    atomic.Int64 // messages
 	taken    atomic.Int64 // as far as the ledger was read
+	read     int          // entries of the ledger that taken counts
 	answered atomic.Int64 // requests
 	broken   atomic.Int64 // tries without an answer
 	repeated atomic.Int64 // requests that were answered twice
@@ -51,31 +53,75 @@ type load struct {
 	campaigns []string
 }
 
-// newLoad starts the clients.
-func (l *lab) newLoad() *load {
+// plan says what the clients of a load do.
+type plan struct {
+	singles, batches int
+	campaigns        bool
+	perSecond        int   // messages that are asked for at most
+	backlog          int64 // messages that may be asked for and not taken yet
+	person           func(int) Address
+	mine             func(Address) bool // which entries of the ledger are of this load; nil = all
+	// urls are where the clients send, in turn: whoever gets no answer tries the next. Empty = the lab's one.
+	urls    []string
+	options []sdk.Option // of the clients
+}
+
+// usual is the load on one engine. Its clients fail at once, so that they follow an engine that is back without delay.
+func usual() plan {
+	return plan{
+		singles: singles, batches: batches, campaigns: true, perSecond: *rate, backlog: backlog, person: person,
+		options: []sdk.Option{sdk.WithMaxRetries(0), sdk.WithTryTimeout(10 * time.Second)},
+	}
+}
+
+// newLoad starts the usual clients.
+func (l *lab) newLoad() *load { return l.load(usual()) }
+
+// load starts clients.
+func (l *lab) load(p plan) *load {
 	l.t.Helper()
-	l.templates()
-	d := &load{l: l, began: time.Now(), stop: make(chan struct{})}
-	for i := range singles + batches {
+	if len(p.urls) == 0 {
+		p.urls = []string{l.url()}
+	}
+	d := &load{l: l, plan: p, began: time.Now(), stop: make(chan struct{})}
+	for i := range p.singles + p.batches {
 		c := &loader{
-			load: d, name: fmt.Sprintf("client%d", i), rows: 1, client: d.client(),
+			load: d, name: fmt.Sprintf("client%d", i), rows: 1, clients: d.clients(i),
 			rnd: rand.New(rand.NewPCG(l.rnd.Uint64(), 0)),
 		}
-		if i >= singles {
+		if i >= p.singles {
 			c.rows = batchRows
 		}
 		d.wg.Go(c.run)
 	}
-	client := d.client()
-	d.wg.Go(func() { d.campaign(client) })
+	if p.campaigns {
+		l.templates()
+		clients := d.clients(0)
+		d.wg.Go(func() { d.campaign(clients) })
+	}
 	return d
 }
 
-// client makes an SDK client that fails at once, so that the load follows an engine that is back without delay.
-func (d *load) client() *sdk.Client {
-	c := sdk.New(sdk.WithURL(d.l.url()), sdk.WithKey(d.l.key), sdk.WithMaxRetries(0), sdk.WithTryTimeout(10*time.Second))
-	d.l.t.Cleanup(c.Close)
-	return c
+// turns are clients of the same tenant, one for each URL, that are used in turn by one goroutine.
+type turns struct {
+	clients []*sdk.Client
+	n       int
+}
+
+func (t *turns) next() *sdk.Client {
+	t.n++
+	return t.clients[t.n%len(t.clients)]
+}
+
+// clients makes the clients of the nth user.
+func (d *load) clients(n int) *turns {
+	t := &turns{n: n}
+	for _, url := range d.plan.urls {
+		c := sdk.New(append([]sdk.Option{sdk.WithURL(url), sdk.WithKey(d.l.key)}, d.plan.options...)...)
+		d.l.t.Cleanup(c.Close)
+		t.clients = append(t.clients, c)
+	}
+	return t
 }
 
 // next returns n people nobody has written to, as soon as few enough messages wait and it is their time; nil when it is
@@ -83,8 +129,8 @@ func (d *load) client() *sdk.Client {
 func (d *load) next(n int) []Request {
 	for {
 		asked := d.asked.Load()
-		due := backlog + int64(float64(*rate)*time.Since(d.began).Seconds())
-		if asked-d.taken.Load() <= backlog && asked <= due {
+		due := d.plan.backlog + int64(float64(d.plan.perSecond)*time.Since(d.began).Seconds())
+		if asked-d.taken.Load() <= d.plan.backlog && asked <= due {
 			break
 		}
 		if !d.pause(againAfter) {
@@ -101,7 +147,7 @@ func (d *load) next(n int) []Request {
 	last := int(d.people.Add(int64(n)))
 	out := make([]Request, n)
 	for i := range out {
-		out[i].Address = person(last - n + i)
+		out[i].Address = d.plan.person(last - n + i)
 	}
 	d.asked.Add(int64(n))
 	return out
@@ -153,10 +199,10 @@ func (d *load) done(r []Request) {
 // loader makes idempotent requests one after the other, each repeated until it is answered.
 type loader struct {
 	*load
-	name   string
-	rows   int // of a request; 1 = a single message
-	client *sdk.Client
-	rnd    *rand.Rand
+	name    string
+	rows    int // of a request; 1 = a single message
+	clients *turns
+	rnd     *rand.Rand
 }
 
 func (c *loader) run() {
@@ -188,7 +234,7 @@ func (c *loader) run() {
 func (c *loader) send(key string, r []Request) error {
 	ctx := c.l.ctx
 	if c.rows == 1 {
-		m, err := c.client.Send(ctx, c.l.message(r[0].Address, key), sdk.IdempotencyKey(key))
+		m, err := c.clients.next().Send(ctx, c.l.message(r[0].Address, key), sdk.IdempotencyKey(key))
 		if err == nil {
 			r[0].ID = m.ID
 		}
@@ -201,7 +247,7 @@ func (c *loader) send(key string, r []Request) error {
 			}
 		}
 	}
-	return sendAll(ctx, c.client, key, rows, r)
+	return sendAll(ctx, c.clients.next(), key, rows, r)
 }
 
 // sendAll makes a run of messages and notes the ids.
@@ -241,7 +287,7 @@ func (l *lab) message(to Address, ref string) sdk.Sendable {
 
 // campaign runs campaigns one after the other. Their calls have no idempotency keys: after an answer that was lost it
 // looks what has become of the call.
-func (d *load) campaign(c *sdk.Client) {
+func (d *load) campaign(t *turns) {
 	ctx := d.l.ctx
 	for n := 0; ; n++ {
 		people := d.next(audience)
@@ -250,11 +296,11 @@ func (d *load) campaign(c *sdk.Client) {
 		}
 		name := fmt.Sprintf("load-%d", n)
 		ok := d.insist("the import of "+name, func() error {
-			_, err := c.Audiences.Import(ctx, name, d.l.rows(people), sdk.ImportOptions{})
+			_, err := t.next().Audiences.Import(ctx, name, d.l.rows(people), sdk.ImportOptions{})
 			if err == nil {
 				return nil
 			}
-			a, look := c.Audiences.Get(ctx, name)
+			a, look := t.next().Audiences.Get(ctx, name)
 			switch {
 			case look == nil && a.Ready && a.People == len(people):
 				return nil
@@ -263,13 +309,13 @@ func (d *load) campaign(c *sdk.Client) {
 			}
 			return err
 		}) && d.insist("campaign "+name, func() error {
-			if _, err := c.Campaigns.Create(ctx, campaignRequest(name)); err != nil && !errors.Is(err, sdk.ErrConflict) {
+			if _, err := t.next().Campaigns.Create(ctx, campaignRequest(name)); err != nil && !errors.Is(err, sdk.ErrConflict) {
 				return err
 			}
 			return nil
 		}) && d.insist("the start of "+name, func() error {
-			_, err := c.Campaigns.Start(ctx, name)
-			if got, look := c.Campaigns.Get(ctx, name); look == nil && got.State != "draft" {
+			_, err := t.next().Campaigns.Start(ctx, name)
+			if got, look := t.next().Campaigns.Get(ctx, name); look == nil && got.State != "draft" {
 				return nil
 			}
 			return err
@@ -282,7 +328,7 @@ func (d *load) campaign(c *sdk.Client) {
 		d.campaigns = append(d.campaigns, name)
 		d.mu.Unlock()
 		for d.pause(campaignPause) {
-			if got, err := c.Campaigns.Get(ctx, name); err == nil && got.State == "completed" {
+			if got, err := t.next().Campaigns.Get(ctx, name); err == nil && got.State == "completed" {
 				break
 			}
 		}
@@ -292,8 +338,18 @@ func (d *load) campaign(c *sdk.Client) {
 // look reads the ledger.
 func (d *load) look() []sighting {
 	seen := d.l.sim.seen()
-	d.taken.Store(int64(len(seen)))
+	d.count(seen)
 	return seen
+}
+
+// count keeps the books of how many of its messages were taken.
+func (d *load) count(seen []sighting) {
+	for _, s := range seen[d.read:] {
+		if d.plan.mine == nil || d.plan.mine(s.Address) {
+			d.taken.Add(1)
+		}
+	}
+	d.read = len(seen)
 }
 
 // watch lets t pass, and keeps an eye on the ledger.
@@ -332,10 +388,19 @@ func (d *load) finish() History {
 	l := d.l
 	l.t.Helper()
 	close(d.stop)
+	d.settle(func() { d.look() })
+	l.audit()
+	return History{Asked: d.requests, Messages: l.records(sdk.MessageQuery{}), Taken: taken(d.look())}
+}
+
+// settle waits until the clients, which have been told to stop, are answered, and until all that they asked for is done.
+func (d *load) settle(meanwhile func()) {
+	l := d.l
+	l.t.Helper()
 	done := make(chan struct{})
 	go func() { d.wg.Wait(); close(done) }()
 	l.until("the clients are answered", 10*time.Millisecond, func() bool {
-		d.look()
+		meanwhile()
 		select {
 		case <-done:
 			return true
@@ -345,7 +410,7 @@ func (d *load) finish() History {
 	})
 	l.False(l.t.Failed(), "a client was refused")
 	l.until("every campaign is completed", 50*time.Millisecond, func() bool {
-		d.look()
+		meanwhile()
 		for len(d.campaigns) > 0 {
 			got, err := l.client.Campaigns.Get(l.ctx, d.campaigns[0])
 			if err != nil || got.State != "completed" {
@@ -355,24 +420,25 @@ func (d *load) finish() History {
 		}
 		return true
 	})
-	l.untilNothingWaits(func() { d.look() })
+	l.untilNothingWaits(meanwhile)
 	d.reported, d.unreported = l.untilReported()
-	l.audit()
-	return History{Asked: d.requests, Messages: l.records(sdk.MessageQuery{}), Taken: taken(d.look())}
 }
 
 // untilNothingWaits waits until no message of the tenant has anything to wait for but receipts.
 func (l *lab) untilNothingWaits(meanwhile func()) {
 	l.t.Helper()
+	rounds := 0 // one may move from a status that is yet to be looked at to one that has been
 	l.until("every message is sent", 50*time.Millisecond, func() bool {
 		meanwhile()
 		for _, s := range []sdk.Status{sdk.Scheduled, sdk.Queued, sdk.Sending, sdk.Deferred, sdk.Held, sdk.Ambiguous} {
 			p, err := l.client.Messages.Page(l.ctx, sdk.MessageQuery{Status: s, Limit: 1})
 			if err != nil || len(p.Data) > 0 {
+				rounds = 0
 				return false
 			}
 		}
-		return true
+		rounds++
+		return rounds == 2
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 //
 //	callback URL   post WhatsApp statuses there
 //	stall          say for how long, in microseconds, this process got no processor at worst since the last time
+//	stalls         list every time that it got none for longer than worthTelling since the last time, as pairs of the end
+//	               in Unix microseconds and the length in microseconds
 func simulate(in io.Reader, out, errs io.Writer) int {
 	opt := sandbox.SimulatorOptions()
 	opt.LedgerLimit = ledgerLimit
@@ -37,12 +40,20 @@ func simulate(in io.Reader, out, errs io.Writer) int {
 	defer sim.Close()
 	fmt.Fprintln(out, sim.SMPPAddr(), sim.SMTPAddr(), sim.URL())
 	var worst atomic.Int64
+	var mu sync.Mutex
+	var stalls []byte
 	tick := time.NewTicker(stallTick)
 	defer tick.Stop()
 	go func() {
 		for last := range tick.C {
 			// The channel keeps one tick: how late it is read is how long nothing here ran.
-			worst.Store(max(worst.Load(), time.Since(last).Microseconds()))
+			late := time.Since(last)
+			worst.Store(max(worst.Load(), late.Microseconds()))
+			if late > worthTelling {
+				mu.Lock()
+				stalls = fmt.Appendf(stalls, "%d %d ", time.Now().UnixMicro(), late.Microseconds())
+				mu.Unlock()
+			}
 		}
 	}()
 	for lines := bufio.NewScanner(in); lines.Scan(); {
@@ -51,13 +62,19 @@ func simulate(in io.Reader, out, errs io.Writer) int {
 			sim.SetWhatsAppCallback(arg)
 		case "stall":
 			fmt.Fprintln(out, worst.Swap(0))
+		case "stalls":
+			mu.Lock()
+			fmt.Fprintf(out, "%s\n", stalls)
+			stalls = nil
+			mu.Unlock()
 		}
 	}
 	return 0
 }
 
 const (
-	stallTick = time.Millisecond
+	stallTick    = time.Millisecond
+	worthTelling = 5 * time.Millisecond
 	// ledgerLimit bounds the simulator's memory: what was read of its ledger goes some time later.
 	ledgerLimit = 400_000
 )
@@ -131,6 +148,20 @@ func (s *simProcess) stall() time.Duration {
 	return time.Duration(us) * time.Microsecond
 }
 
+// stalls lists when the simulator did not run, since it was last asked.
+func (s *simProcess) stalls() (out []stall) {
+	s.tell("stalls")
+	words := strings.Fields(s.answer())
+	for i := 0; i+1 < len(words); i += 2 {
+		end, err := strconv.ParseInt(words[i], 10, 64)
+		s.l.NoError(err)
+		us, err := strconv.ParseInt(words[i+1], 10, 64)
+		s.l.NoError(err)
+		out = append(out, stall{time.UnixMicro(end), time.Duration(us) * time.Microsecond})
+	}
+	return out
+}
+
 // seen reads what is new in the ledger and returns all of it.
 func (s *simProcess) seen() []sighting {
 	s.l.t.Helper()
@@ -150,9 +181,9 @@ func (s *simProcess) seen() []sighting {
 	}
 }
 
-// slow delays the answers to every account of sandbox.Connect; heal ends it.
-func (s *simProcess) slow(d time.Duration) {
-	for _, account := range []string{"sim-sms", "sim-mail", sandbox.PhoneNumberID, "200"} {
+// slow delays the answers to every account of sandbox.Connect, and to others that are named; heal ends it.
+func (s *simProcess) slow(d time.Duration, others ...string) {
+	for _, account := range append([]string{"sim-sms", "sim-mail", sandbox.PhoneNumberID, "200"}, others...) {
 		s.request(http.MethodPost, "/sim/accounts/"+account+"/slow?by="+url.QueryEscape(d.String())).Body.Close()
 		s.slows = append(s.slows, account)
 	}
