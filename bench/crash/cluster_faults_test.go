@@ -43,7 +43,6 @@ type chaos struct {
 	probes   int
 	asked    []Request // by probes
 	prober   *turns
-	rounds   int
 	overtook int // kills that met an engine which had not recovered from the last one
 }
 
@@ -214,7 +213,7 @@ func (c *chaos) frozen(kind string) {
 	name, at := n.claimsAs(), time.Now()
 	n.freeze()
 	m := c.recovered(kind, at, []string{name})
-	c.linger(at.Add(lease + time.Second).Sub(time.Now()))
+	c.linger(time.Until(at.Add(lease + time.Second)))
 	n.thaw()
 	c.t.Logf("%s was frozen from %s to %s", n.name, at.Format("15:04:05.000"), time.Now().Format("15:04:05.000"))
 	c.note(kind, m)
@@ -307,9 +306,7 @@ func (c *chaos) through() time.Duration {
 	key := fmt.Sprintf("probe-%d", c.probes)
 	from := len(c.seen)
 	c.watch("a message is accepted again", func() bool {
-		t0 := time.Now()
 		m, err := c.prober.next().Send(c.ctx, c.message(r.Address, key), sdk.IdempotencyKey(key))
-		c.t.Logf("DBG %s probe to n%d took %s: %v", t0.Format("15:04:05.000"), c.prober.n%3+1, time.Since(t0), err)
 		if err != nil {
 			return false
 		}
