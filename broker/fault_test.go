@@ -496,9 +496,9 @@ func TestHeldMessages(t *testing.T) {
 	}
 	held := []*message.Message{next(t, in), next(t, in), next(t, in)}
 	for range 3 {
+		before := b.Health().Since
 		link.Reset()
-		eventually(t, "gone", func() bool { return link.Connections() == 0 || !b.Health().Connected })
-		eventually(t, "back", func() bool { return b.Health().Connected })
+		eventually(t, "back anew", func() bool { h := b.Health(); return h.Connected && h.Since.After(before) })
 	}
 	select {
 	case m := <-in:
