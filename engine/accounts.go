@@ -24,8 +24,9 @@ import (
 type accounts struct {
 	http *http.Client // shared by all; set once
 
-	mu   sync.Mutex
-	open map[delivery.AccountID]openAccount
+	mu      sync.Mutex
+	open    map[delivery.AccountID]openAccount
+	unwoken bool // they have changed, and not everything that waited for that has been told
 }
 
 type openAccount struct {
@@ -97,12 +98,19 @@ func (e *Engine) loadAccounts(ctx context.Context) error {
 	}
 	changed = changed || len(next) != len(a.open)
 	a.open = next
-	if !changed {
+	if changed {
+		e.pipeline.SetAccounts(a.list())
+		a.unwoken = true
+	}
+	if !a.unwoken {
 		return nil
 	}
-	e.pipeline.SetAccounts(a.list())
-	// What waited for a connector to come or to come back may go now.
-	return e.wakeUnrouted(ctx)
+	// What waited for a connector to come or to come back may go now. Should the store be away, the next call does it.
+	if err := e.wakeUnrouted(ctx); err != nil {
+		return err
+	}
+	a.unwoken = false
+	return nil
 }
 
 // wakeUnrouted makes every message look again that has found no connector to go by.
