@@ -214,8 +214,9 @@ func (m *Member) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	var telling atomic.Bool
 	wg.Go(func() { m.follow(ctx) })
+	next := m.opt.TTL / 3
 	for ctx.Err() == nil {
-		t := m.clock.NewTimer(m.opt.TTL / 3)
+		t := m.clock.NewTimer(next)
 		select {
 		case <-t.Chan():
 		case <-m.kick:
@@ -224,8 +225,10 @@ func (m *Member) Run(ctx context.Context) {
 			continue
 		}
 		t.Stop()
+		next = m.opt.TTL / 3
 		if err := m.beat(ctx); err != nil && ctx.Err() == nil {
 			m.metrics.failures.Inc()
+			next = m.opt.TTL / 10 // the store may be back any moment, and until then nothing goes
 		}
 		if ctx.Err() == nil {
 			m.tell()

@@ -55,7 +55,7 @@ func (s *Store) Changes(ctx context.Context, sys store.System, after int64, limi
 	}
 	var last, cut int64
 	var tenants []int64
-	err = s.read(ctx, everyTenant,
+	err = s.readVital(ctx, everyTenant,
 		stmt{`SELECT last, cut FROM changes_head`, nil, into(&last, &cut)},
 		stmt{`SELECT seq, kind, tenant, id FROM changes WHERE seq > $1 ORDER BY seq LIMIT $2`, []any{after, limit},
 			func(rows pgx.Rows) error {

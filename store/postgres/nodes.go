@@ -50,20 +50,19 @@ func (s *Store) Beat(ctx context.Context, sys store.System, b store.Beat) (store
 	if b.Name == "" || b.Run == (store.RunID{}) || b.TTL < time.Millisecond {
 		return store.Roster{}, errors.New("beat: a name, a run and a time of at least a millisecond are needed")
 	}
-	return write(ctx, s, everyTenant, need{}, func(t *tx) (store.Roster, error) {
-		var until int64
-		var roster rosterReader
-		stmts := append([]stmt{
-			{beatNode, []any{b.Name, [16]byte(b.Run), nonNilOf(b.Roles), b.Version, b.Address, b.Started.UnixMicro(),
-				b.Applied, b.Draining, b.TTL.Microseconds()}, into(&until)},
-			{`DELETE FROM sessions WHERE name = $1 AND run <> $2`, []any{b.Name, [16]byte(b.Run)}, nil},
-			{`DELETE FROM nodes WHERE until < ` + serverClock + ` - $1`, []any{nodesKept.Microseconds()}, nil},
-			{trimChanges, []any{changesKept.Microseconds()}, nil},
-		}, roster.stmts()...)
+	// Everything goes with the first statements: a beat must come through in time over a network that is slow.
+	var until int64
+	var roster rosterReader
+	stmts := append([]stmt{
+		{`SELECT 1`, nil, func(pgx.Rows) error { until, roster = 0, rosterReader{}; return nil }}, // a run before failed
+		{beatNode, []any{b.Name, [16]byte(b.Run), nonNilOf(b.Roles), b.Version, b.Address, b.Started.UnixMicro(),
+			b.Applied, b.Draining, b.TTL.Microseconds()}, into(&until)},
+		{`DELETE FROM sessions WHERE name = $1 AND run <> $2`, []any{b.Name, [16]byte(b.Run)}, nil},
+		{`DELETE FROM nodes WHERE until < ` + serverClock + ` - $1`, []any{nodesKept.Microseconds()}, nil},
+		{trimChanges, []any{changesKept.Microseconds()}, nil},
+	}, roster.stmts()...)
+	return write(ctx, s, everyTenant, need{vital: true, first: stmts}, func(t *tx) (store.Roster, error) {
 		t.wrote = true
-		if err := t.trip(stmts...); err != nil {
-			return store.Roster{}, err
-		}
 		if until != 0 {
 			return roster.Roster, nil
 		}
@@ -86,7 +85,7 @@ func (s *Store) Leave(ctx context.Context, sys store.System, name string, run st
 	if err := checkSystem(sys); err != nil {
 		return err
 	}
-	_, err := write(ctx, s, everyTenant, need{}, func(t *tx) (none struct{}, err error) {
+	_, err := write(ctx, s, everyTenant, need{vital: true}, func(t *tx) (none struct{}, err error) {
 		t.later(`UPDATE nodes SET gone = true, until = least(until, `+serverClock+`)
 			WHERE name = $1 AND run = $2 AND NOT gone`, name, [16]byte(run))
 		t.later(`DELETE FROM sessions WHERE name = $1 AND run = $2`, name, [16]byte(run))

@@ -33,7 +33,8 @@ type Options struct {
 	// Timeout bounds a round trip of the usual work, the wait for a lock and the wait for a connection. A transaction
 	// takes few of them. 0 = 5 seconds.
 	Timeout time.Duration
-	// Connections is how many connections are held at most; 0 = pool_max_conns of the URL, or else 16.
+	// Connections is how many connections are held at most for the work; 0 = pool_max_conns of the URL, or else 16. Two more
+	// are for what a node must do to count as alive, which never waits behind the work.
 	Connections int32
 	// PartitionDays is how many days of messages and history lie in one partition, 1–366; they are removed together.
 	// 0 = 1; less = the engine makes no partitions.
@@ -44,11 +45,13 @@ const (
 	defaultTimeout     = 5 * time.Second
 	defaultConnections = 16
 	connectTimeout     = 5 * time.Second
+	pulseConnections   = 2 // one for beats, one to follow changes
 )
 
 // Store is an open database. It is safe for concurrent use.
 type Store struct {
 	pool    *pgxpool.Pool
+	pulse   *pgxpool.Pool // for signs of life, changes of other nodes, and sessions
 	log     *slog.Logger
 	now     func() time.Time
 	timeout time.Duration
@@ -101,6 +104,16 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			s.pool.Close()
 		}
 	}()
+	few := config.Copy()
+	few.MaxConns, few.MinConns, few.MinIdleConns = pulseConnections, 0, 0
+	if s.pulse, err = pgxpool.NewWithConfig(ctx, few); err != nil {
+		return nil, explainOpen(config.ConnConfig, err)
+	}
+	defer func() {
+		if err != nil {
+			s.pulse.Close()
+		}
+	}()
 	if err := s.checkServer(ctx); err != nil {
 		return nil, explainOpen(config.ConnConfig, err)
 	}
@@ -146,6 +159,7 @@ func (s *Store) Close() error {
 	s.running.Lock()
 	defer s.running.Unlock()
 	s.pool.Close()
+	s.pulse.Close()
 	return nil
 }
 
@@ -174,18 +188,20 @@ func (s *Store) Check(ctx context.Context) error {
 	return err
 }
 
-// connection takes a connection from the pool, or says in time that there is none.
-func (s *Store) connection(ctx context.Context) (*pgxpool.Conn, error) {
+// connection takes a connection from the pool of the work, or says in time that there is none.
+func (s *Store) connection(ctx context.Context) (*pgxpool.Conn, error) { return s.acquire(ctx, s.pool) }
+
+func (s *Store) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
 	waiting, cancel := context.WithTimeoutCause(ctx, s.timeout+connectTimeout, errNoConnection)
 	defer cancel()
-	conn, err := s.pool.Acquire(waiting)
+	conn, err := pool.Acquire(waiting)
 	switch {
 	case err == nil:
 		return conn, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case waiting.Err() != nil:
-		stat := s.pool.Stat()
+		stat := pool.Stat()
 		return nil, fmt.Errorf("%w: %w in %s, %d of %d are in use", store.ErrUnavailable, errNoConnection,
 			s.timeout+connectTimeout, stat.AcquiredConns(), stat.MaxConns())
 	}

@@ -38,7 +38,7 @@ func (s *Store) Session(
 		return false, err
 	}
 	a, r := [16]byte(account), [16]byte(run)
-	return write(ctx, s, everyTenant, need{}, func(t *tx) (bool, error) {
+	return write(ctx, s, everyTenant, need{vital: true}, func(t *tx) (bool, error) {
 		var alive, has bool
 		wrote := func(pgx.Rows) error { t.wrote = true; return nil }
 		err := t.trip(
@@ -67,7 +67,7 @@ func (s *Store) EndSession(
 	if err := checkSystem(sys); err != nil {
 		return err
 	}
-	_, err := write(ctx, s, everyTenant, need{}, func(t *tx) (none struct{}, err error) {
+	_, err := write(ctx, s, everyTenant, need{vital: true}, func(t *tx) (none struct{}, err error) {
 		t.later(endSession, [16]byte(account), name, [16]byte(run))
 		return none, nil
 	})

@@ -85,7 +85,11 @@ func (s *Store) transact(ctx context.Context, sc scope, n need, f func(*tx) erro
 }
 
 func (s *Store) transactOnce(ctx context.Context, sc scope, n need, f func(*tx) error) (err error) {
-	conn, err := s.connection(ctx)
+	pool := s.pool
+	if n.vital {
+		pool = s.pulse
+	}
+	conn, err := s.acquire(ctx, pool)
 	if err != nil {
 		return err
 	}
@@ -180,7 +184,20 @@ func (s *Store) read(ctx context.Context, sc scope, stmts ...stmt) error {
 
 // readOpen is read for callers that have entered.
 func (s *Store) readOpen(ctx context.Context, sc scope, stmts ...stmt) error {
-	conn, err := s.connection(ctx)
+	return s.readFrom(ctx, s.pool, sc, stmts...)
+}
+
+// readVital is read for what a node must know to count as alive.
+func (s *Store) readVital(ctx context.Context, sc scope, stmts ...stmt) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	return s.readFrom(ctx, s.pulse, sc, stmts...)
+}
+
+func (s *Store) readFrom(ctx context.Context, pool *pgxpool.Pool, sc scope, stmts ...stmt) error {
+	conn, err := s.acquire(ctx, pool)
 	if err != nil {
 		return err
 	}

@@ -104,6 +104,8 @@ type suppressKey struct {
 type need struct {
 	// now is the caller's time, and that of the ledger rows.
 	now time.Time
+	// vital takes one of the connections that are kept for what a node must do to count as alive.
+	vital bool
 	// ids are messages to lock and load, with their legs, their lines and the messages that may go after them. Their
 	// tenants' heads are locked too.
 	ids []delivery.MessageID
