@@ -20,6 +20,11 @@ import (
 // The schema. The files schema/0001_*.sql, 0002_*.sql … are its versions; the table schema_version says which ran.
 // They only go forward. The owner of the tables runs them; the engine works as a role that owns nothing, because an owner
 // could take down the wall between tenants.
+//
+// A rolling upgrade migrates first: the nodes of the release before then work with a schema that is newer than they are,
+// and must be able to start again. The table schema_serves says of which version a program may be at the oldest. A
+// migration that takes away what the release before uses must raise it, which is for a release after the one that has
+// stopped using it.
 
 //go:embed schema/*.sql
 var schemaFiles embed.FS
@@ -82,7 +87,7 @@ func migrate(ctx context.Context, db *sql.DB, role string, log *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	if have > known {
+	if have > known { // even if this program may work with it: to migrate is for the newest
 		return newerError(have, known)
 	}
 	provider, err := newProvider(db)
@@ -124,6 +129,8 @@ func knownVersion() (int64, error) {
 const (
 	hasVersions = `SELECT to_regclass('` + versionTable + `') IS NOT NULL`
 	versionOf   = `SELECT coalesce(max(version_id), 0) FROM ` + versionTable + ` WHERE is_applied`
+	// servesOf is the oldest version of which a program may work with the schema.
+	servesOf = `SELECT version FROM schema_serves`
 )
 
 // versions are the newest version that this program knows, and the one that the database has; 0 = none.
@@ -148,7 +155,7 @@ func newerError(have, known int64) error {
 func grant(ctx context.Context, db *sql.DB, role string) error {
 	const tables = `SELECT format('GRANT %s ON %I.%I TO %I', CASE
 			WHEN c.relname = 'ledger' THEN 'SELECT, INSERT'
-			WHEN c.relname IN ('cuts', 'cut_tally', 'retired') THEN 'SELECT'
+			WHEN c.relname IN ('cuts', 'cut_tally', 'retired', 'schema_serves') THEN 'SELECT'
 			ELSE 'SELECT, INSERT, UPDATE, DELETE' END, n.nspname, c.relname, $1::text)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relowner = (SELECT oid FROM pg_roles

@@ -84,6 +84,8 @@ func TestOpenRefusesAnotherSchema(t *testing.T) {
 	require.Equal(t, status.Known, status.Have)
 	require.Empty(t, status.Pending)
 	run(t, db.Owner, "INSERT INTO schema_version (version_id, is_applied) VALUES (900, true)")
+	require.NoError(t, openAt(t, db.App).Check(bg), "a newer release has only added to it")
+	run(t, db.Owner, "UPDATE schema_serves SET version = 900")
 	refused(t, db.App, "schema 900", "newer msgctl")
 	require.ErrorContains(t, postgres.Migrate(bg, postgres.MigrateOptions{URL: db.Owner, Role: db.AppRole}), "newer msgctl")
 	run(t, db.Owner, "DELETE FROM schema_version WHERE version_id >= 2")

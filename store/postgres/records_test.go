@@ -140,7 +140,7 @@ func TestScopeShowsOneTenantWithoutAnyWhere(t *testing.T) {
 
 	// Of no tenant: nothing of them says anything about one, or a tenant's scope must not see them at all.
 	anyScope := map[string]bool{"account_ids": true, "changes_head": true, "retired": true, "probe": true,
-		"schema_version": true}
+		"schema_version": true, "schema_serves": true}
 	systemOnly := map[string]bool{"nodes": true, "sessions": true, "provider_refs": true, "parked_counts": true,
 		"clock": true}
 

@@ -106,7 +106,14 @@ func (s *Store) checkSchema(ctx context.Context, conn *pgx.Conn) error {
 	case have < known:
 		return fmt.Errorf("the database has schema %d, this program needs %d: run msgctl migrate up", have, known)
 	case have > known:
-		return newerError(have, known)
+		var serves int64
+		if err := conn.QueryRow(ctx, servesOf).Scan(&serves); err != nil {
+			return withCause(ctx, err)
+		}
+		if serves > known {
+			return newerError(have, known)
+		}
+		s.log.Info("the database has a newer schema, which this program may work with", "schema", have, "known", known)
 	}
 	var seen, safe int
 	if err := conn.QueryRow(ctx, wall).Scan(&seen, &safe); err != nil {
