@@ -95,12 +95,12 @@ func TestMaintenanceRefuses(t *testing.T) {
 		_, err := engine.MigrationStatus(ctx, url)
 		require.Error(t, err, url)
 		require.NotContains(t, err.Error(), "hunter2")
-		_, err = engine.Retain(ctx, url, engine.MinKeep, true, quiet)
+		_, err = engine.Retain(ctx, url, engine.RetainOptions{Keep: engine.MinKeep, DryRun: true})
 		require.Error(t, err, url)
 		require.NotContains(t, err.Error(), "hunter2")
 		_, err = engine.ToCluster(ctx, dir, url, quiet, nil)
 		require.Error(t, err, url)
 	}
-	_, err = engine.Retain(ctx, "postgres://127.0.0.1:1/x", engine.MinKeep-1, false, quiet)
+	_, err = engine.Retain(ctx, "postgres://127.0.0.1:1/x", engine.RetainOptions{Keep: engine.MinKeep - 1})
 	require.ErrorContains(t, err, "at least 1d")
 }

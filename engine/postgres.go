@@ -38,18 +38,26 @@ func MigrationStatus(ctx context.Context, url string) (SchemaStatus, error) {
 	return SchemaStatus{Known: s.Known, Have: s.Have, Pending: s.Pending}, err
 }
 
-// Retain removes what is older than keep, at least MinKeep, from a shared store, by the URL of its owner: whole days
-// whose messages have all ended, with their history. Nodes may run meanwhile. With dry it only counts.
-func Retain(ctx context.Context, owner string, keep time.Duration, dry bool, log *slog.Logger) (Retained, error) {
+// RetainOptions says what of the past to remove.
+type RetainOptions struct {
+	Keep    time.Duration // how much stays, at least MinKeep
+	DryRun  bool          // only count
+	Archive string        // a directory to which everything is written before it is removed; "" = none
+	Log     *slog.Logger  // nil = no log
+}
+
+// Retain removes what is older than Keep from a shared store, by the URL of its owner: whole days whose messages have all
+// ended, with their history. Nodes may run meanwhile.
+func Retain(ctx context.Context, owner string, o RetainOptions) (Retained, error) {
 	if err := checkShared(owner); err != nil {
 		return Retained{}, err
 	}
-	if keep < MinKeep {
-		return Retained{}, fmt.Errorf("configuration: keep: %s is too short: days are removed whole, use at least 1d", keep)
+	if o.Keep < MinKeep {
+		return Retained{}, fmt.Errorf("configuration: keep: %s is too short: days are removed whole, use at least 1d", o.Keep)
 	}
-	r, err := postgres.Retain(ctx, owner, postgres.Retention{Keep: keep, DryRun: dry, Log: log})
+	r, err := postgres.Retain(ctx, owner, postgres.Retention{Keep: o.Keep, DryRun: o.DryRun, Archive: o.Archive, Log: o.Log})
 	return Retained{
-		Before: r.Before, Partitions: r.Partitions, Messages: r.Messages, Ledger: r.Ledger, Kept: r.Kept, DryRun: dry,
+		Before: r.Before, Partitions: r.Partitions, Messages: r.Messages, Ledger: r.Ledger, Kept: r.Kept, DryRun: o.DryRun,
 	}, err
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 func (a *app) retainCmd() *cobra.Command {
-	var store, keep string
+	var store, keep, archive string
 	var dry bool
 	cmd := &cobra.Command{
 		Use: "retain", Short: "Remove old messages from a shared store, for good", Args: a.args(),
@@ -17,10 +17,13 @@ func (a *app) retainCmd() *cobra.Command {
 			"it, while the nodes run: whole days, oldest first, once every message of a day\n" +
 			"has ended and none has changed since. Time is the database's. How many there\n" +
 			"were, and how they ended, stays known; msgctl audit verify proves the rest. It\n" +
-			"stops at the first day that must stay, says why, and exits with 8.",
+			"stops at the first day that must stay, says why, and exits with 8.\n\n" +
+			"With --archive each table is written to a file of its own before it goes:\n" +
+			"compressed CSV with a head line, for COPY into any PostgreSQL or for a\n" +
+			"warehouse. The files hold addresses and texts.",
 		Example: "  export MSGCTL_STORE=postgres://owner@db/msgctl\n" +
 			"  msgctl retain --keep 90d --dry-run\n" +
-			"  msgctl retain --keep 90d --yes",
+			"  msgctl retain --keep 90d --archive /backup/msgctl --yes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			url, err := a.storeURL(store)
 			if err != nil {
@@ -33,8 +36,9 @@ func (a *app) retainCmd() *cobra.Command {
 			if err != nil || span < engine.MinKeep {
 				return &usageError{what: fmt.Sprintf("--keep %q is no time of a day or more", keep), fix: "--keep 90d"}
 			}
+			o := engine.RetainOptions{Keep: span, DryRun: true, Archive: archive, Log: a.storeLog()}
 			if !dry {
-				plan, err := engine.Retain(cmd.Context(), url, span, true, a.storeLog())
+				plan, err := engine.Retain(cmd.Context(), url, o)
 				if err != nil {
 					return storeError(err)
 				}
@@ -45,7 +49,8 @@ func (a *app) retainCmd() *cobra.Command {
 					}
 				}
 			}
-			got, err := engine.Retain(cmd.Context(), url, span, dry, a.storeLog())
+			o.DryRun = dry
+			got, err := engine.Retain(cmd.Context(), url, o)
 			if err != nil {
 				return storeError(err)
 			}
@@ -62,6 +67,7 @@ func (a *app) retainCmd() *cobra.Command {
 	}
 	storeFlag(cmd, &store)
 	cmd.Flags().StringVar(&keep, "keep", "", "keep this `TIME` of the past, at least 1d")
+	cmd.Flags().StringVar(&archive, "archive", "", "write what goes to files in this `DIR` first")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "remove nothing, and count what would be removed")
 	return a.shape(cmd, engine.Retained{})
 }

@@ -23,7 +23,7 @@ import (
 //
 // A partition leaves in two transactions. The first needs every reader and writer to wait, for some milliseconds: it
 // detaches the tables and writes that down in retired. The second counts and drops them, and needs nobody to wait. When
-// the process stops in between, the next one goes on with the second.
+// the process stops in between, the next one goes on with the second. Between the two the tables may be archived.
 
 // Retention says what is to be removed.
 type Retention struct {
@@ -34,7 +34,9 @@ type Retention struct {
 	Keep time.Duration
 	// DryRun changes nothing, and returns what would be removed.
 	DryRun bool
-	Log    *slog.Logger
+	// Archive is a directory to which the tables are written before they are dropped; "" = nothing is kept of them.
+	Archive string
+	Log     *slog.Logger
 }
 
 // Removed is what a retention has removed.
@@ -69,6 +71,11 @@ func Retain(ctx context.Context, ownerURL string, r Retention) (out Removed, err
 	}
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)
+	}
+	if r.Archive != "" && !r.DryRun {
+		if err := checkArchive(r.Archive); err != nil {
+			return out, err
+		}
 	}
 	connect := func() (*pgx.Conn, func(), error) {
 		conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
@@ -400,6 +407,9 @@ func (k *keeper) removeRetired(ctx context.Context) error {
 		return err
 	})
 	for i := 0; err == nil && i < len(spans); i++ {
+		if err = k.archive(ctx, spans[i].tables); err != nil {
+			return err
+		}
 		if err = k.removeRefs(ctx, spans[i].last); err == nil {
 			err = k.inTx(ctx, retainTimeout, func(tx pgx.Tx) error {
 				return k.drop(ctx, tx, spans[i].first, spans[i].tables)
