@@ -24,10 +24,13 @@ type health struct {
 	places destinations
 }
 
-// How long an account rests after it went down: doubled with every failed probe.
+// How long an account rests after it went down: doubled with every failed probe. The probe of an account that cannot be
+// reached costs next to nothing, no attempt either: it is looked after soon enough to be back soon after its provider.
+// That of an account that fails is an attempt, and may be a doubt.
 const (
 	firstRest = 2 * time.Second
-	longRest  = time.Minute
+	downRest  = 15 * time.Second // at most, when it cannot be reached
+	longRest  = time.Minute      // at most, when its attempts fail
 )
 
 // steady is how long something must have worked before its next rest is a short one again. Without it, a provider that
@@ -52,7 +55,11 @@ func (h *health) rest(now time.Time, why string) {
 	if !h.down && !now.Before(h.upAt.Add(steady)) {
 		h.backoff = 0
 	}
-	h.backoff = nextRest(h.backoff, firstRest, longRest)
+	longest := downRest
+	if h.failing {
+		longest = longRest
+	}
+	h.backoff = nextRest(h.backoff, firstRest, longest)
 	h.down, h.probing, h.why, h.probeAt = true, false, why, now.Add(h.backoff)
 }
 

@@ -68,7 +68,7 @@ func TestRestAndProbe(t *testing.T) {
 	a := account(1, "acme", 0)
 	require.True(t, a.Probe(start), "a healthy account takes everything")
 	now := start
-	for _, rest := range []time.Duration{2, 4, 8, 16, 32, 60, 60} {
+	for _, rest := range []time.Duration{2, 4, 8, 15, 15, 15} {
 		until := a.Down(now, "refused", now != start)
 		require.Equal(t, now.Add(rest*time.Second), until)
 		require.Equal(t, until, a.Down(now.Add(time.Second), "late", false), "an attempt from before says nothing new")
