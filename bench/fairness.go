@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,10 +94,27 @@ type beat struct {
 	every int           // ticks
 	rows  int           // of a request
 	of    time.Duration // the whole load
+	draws []draw        // of a random load: one for each recipient; else nil
 }
 
+// draw is when a random load writes to a recipient, and which of its writers does.
+type draw struct{ at, who int }
+
 // due is when the recipient first+i was to be accepted.
-func (l beat) due(i int) time.Time { return l.start.Add(time.Duration(i/l.rows*l.every) * tick) }
+func (l beat) due(i int) time.Time {
+	if l.draws != nil {
+		return l.start.Add(time.Duration(l.draws[i].at) * tick)
+	}
+	return l.start.Add(time.Duration(i/l.rows*l.every) * tick)
+}
+
+// who is the writer to the recipient first+i: the row of a request of a steady load.
+func (l beat) who(i int) int {
+	if l.draws != nil {
+		return l.draws[i].who
+	}
+	return i % l.rows
+}
 
 // steadily sends a request of rows every so many ticks until d has passed. Extra is what row i of each request has
 // besides.
@@ -114,6 +132,38 @@ func (b *bench) steadily(
 		for i := range rows {
 			body = append(body, lines(channels()[0], "", person, 1, extra(i))...)
 			person++
+		}
+		requests[at] = e.batch(body)
+	}
+	var err error
+	l.start, err = b.schedule(ctx, []string{e.URL}, requests)
+	return l, err
+}
+
+// randomly lets each of a number of writers send a message in one tick of so many, by chance and each for itself, until
+// d has passed: as requests come from customers who know nothing of each other. The same seed draws the same load. Extra
+// is what the messages of a writer have besides.
+func (b *bench) randomly(
+	ctx context.Context, e *served, d time.Duration, every, writers int, seed uint64, extra func(who int) string,
+) (beat, error) {
+	l := beat{every: every, rows: writers, of: d, draws: []draw{}}
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	ticks := max(int(d/tick), 1)
+	for at := range ticks {
+		for who := range writers {
+			if rnd.IntN(every) == 0 {
+				l.draws = append(l.draws, draw{at, who})
+			}
+		}
+	}
+	l.n = len(l.draws)
+	l.first = b.next(l.n)
+	requests := make([][]byte, ticks)
+	for i := 0; i < l.n; {
+		at := l.draws[i].at
+		var body []byte
+		for ; i < l.n && l.draws[i].at == at; i++ {
+			body = append(body, lines(channels()[0], "", l.first+i, 1, extra(l.draws[i].who))...)
 		}
 		requests[at] = e.batch(body)
 	}

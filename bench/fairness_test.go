@@ -50,6 +50,10 @@ func TestABeatsWaits(t *testing.T) {
 	require.Equal(t, []time.Duration{7 * ms, 9 * ms, 10 * ms}, l.took(s, anyone))
 	require.Equal(t, []time.Duration{9 * ms}, l.took(s, func(i int) bool { return i%2 == 1 }))
 
+	drawn := beat{start: start, first: 10, n: 3, of: time.Second, draws: []draw{{0, 1}, {0, 4}, {3, 1}}}
+	require.Equal(t, []time.Duration{7 * ms, 9 * ms, 30 * ms}, drawn.took(s, anyone), "in the third tick")
+	require.Equal(t, []time.Duration{9 * ms}, drawn.took(s, func(i int) bool { return drawn.who(i) == 4 }))
+
 	b := &bench{log: &bytes.Buffer{}}
 	b.check("load", l, s)
 	require.Len(t, b.problems, 1)
