@@ -215,6 +215,47 @@ func registerCluster(sc *godog.ScenarioContext) {
 			w.refused = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 			return nil
 		})
+	sc.Step(`^(\d+) keys of "([^"]*)" that all nodes have seen$`, func(ctx context.Context, n int, tenant string) error {
+		w := of(ctx)
+		operator, err := w.operator()
+		for i := 0; i < n && err == nil; i++ {
+			var k *sdk.Key
+			if k, err = operator.Keys.Create(ctx, sdk.KeyRequest{Tenant: tenant, Name: fmt.Sprintf("key %d", i+1)}); err == nil {
+				w.keys = append(w.keys, k)
+				err = w.onEachNode(ctx, k)
+			}
+		}
+		return err
+	})
+	sc.Step(`^they are revoked$`, func(ctx context.Context) error {
+		w := of(ctx)
+		operator, err := w.operator()
+		if err != nil {
+			return err
+		}
+		w.refused = nil
+		for _, k := range w.keys {
+			if err := operator.Keys.Revoke(ctx, k.ID); err != nil {
+				return err
+			}
+			w.refused = append(w.refused, w.onEachNode(ctx, k))
+		}
+		return nil
+	})
+	sc.Step(`^from that moment each of them opened nothing on any node$`, func(ctx context.Context) error {
+		for i, err := range of(ctx).refused {
+			refusals, _ := err.(interface{ Unwrap() []error })
+			if refusals == nil || len(refusals.Unwrap()) != len(of(ctx).fleet.Nodes()) {
+				return fmt.Errorf("key %d: not all nodes refuse it: %w", i+1, err)
+			}
+			for _, one := range refusals.Unwrap() {
+				if !errors.Is(one, sdk.ErrUnauthorized) {
+					return fmt.Errorf("key %d: %w", i+1, one)
+				}
+			}
+		}
+		return nil
+	})
 	sc.Step(`^for (\d+) seconds nobody else gets it$`, func(ctx context.Context, seconds int) error {
 		return of(ctx).nobodyElse(ctx, time.Duration(seconds)*time.Second)
 	})
@@ -283,6 +324,18 @@ func replaceAll(ctx context.Context, tenant string) error {
 	}
 	close(stop)
 	return errors.Join(err, <-sent)
+}
+
+// onEachNode asks each node who a key belongs to, and joins the refusals.
+func (w *world) onEachNode(ctx context.Context, k *sdk.Key) error {
+	c := sdk.New(sdk.WithURL(w.box.URL), sdk.WithKey(k.Secret), sdk.WithMaxRetries(0))
+	defer c.Close()
+	var errs []error
+	for range w.fleet.Nodes() { // which take turns
+		_, err := c.Whoami(ctx)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // nobodyElse watches that nothing goes any more once what was under way has ended.

@@ -37,8 +37,9 @@ type world struct {
 	err     error                 // of the last request
 	refused []error               // of the last messages that were handed in together
 	moved   *sdk.DeadLetterResult // of the last retry or drop
-	ground  Ground                // nil = a directory of its own
-	fleet   Fleet                 // instead of an engine in this process; else nil
+	keys    []*sdk.Key
+	ground  Ground // nil = a directory of its own
+	fleet   Fleet  // instead of an engine in this process; else nil
 	raise   func(context.Context, int) (Fleet, error)
 }
 
