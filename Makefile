@@ -10,7 +10,7 @@ RACE_PKGS := ./delivery/... ./limits/... ./broker/... ./routing/... ./pipeline/.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help build demo servers test unit race lint fmt generate verify features features-cluster bench bench-cluster fuzz crash restarts
-.PHONY: faults crash-cluster crash-cluster-short sim model clean
+.PHONY: faults faults-cluster crash-cluster crash-cluster-short sim model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -75,6 +75,11 @@ restarts: build ## RESTARTS graceful restarts (default 200) under load; nothing 
 
 faults: build ## full disk, torn log, SIGSTOP, set clocks, and QUEUED messages (default 1,000,000) waiting at a kill
 	$(GO) test -count=1 -v -timeout 60m -run 'Disk|Torn|Stopped|Second|Clock|Queued' ./bench/crash -queued $${QUEUED:-1000000}
+
+faults-cluster: ## each fault of PostgreSQL, RabbitMQ, Redis, the network and a node, into docs/evidence/faults.md; ROW=Redis
+	$(GO) vet -tags faults ./bench/faults
+	$(GO) test -count=1 -v -timeout 60m -tags faults ./bench/faults \
+	  $(if $(ROW),-run '$(ROW)',-table ../../docs/evidence/faults.md)
 
 crash-cluster: build ## FAULTS (default 160) that hit three engines, PostgreSQL, RabbitMQ and Redis; nothing may be lost
 	$(GO) test -count=1 -v -timeout 180m -run 'TestCluster$$' ./bench/crash \

@@ -44,9 +44,10 @@ type clusterLab struct {
 	gate   *balancer
 	paced  *lab // the same for the tenant whose connector has a rate
 
-	away time.Time // until when an engine may fail to start because PostgreSQL is not there
-	kept *os.File  // where what is printed is kept too; nil = nowhere
-	conn *pgx.Conn // to PostgreSQL; nil = none yet, or it broke
+	away  time.Time // until when an engine may fail to start because PostgreSQL is not there
+	kills int       // SIGKILLs of engines
+	kept  *os.File  // where what is printed is kept too; nil = nowhere
+	conn  *pgx.Conn // to PostgreSQL; nil = none yet, or it broke
 }
 
 // node is a name, a directory and an address on which engines come and go.
@@ -189,6 +190,7 @@ func (n *node) shoot() {
 		n.c.NoError(err)
 	}
 	n.down = true
+	n.c.kills++
 }
 
 // claimsAs is the name under which the node's engine claims: a name for each run, as its journal has written it down.

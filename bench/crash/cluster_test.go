@@ -229,8 +229,8 @@ func (c *chaos) report(n counts, h History, began, ended time.Time) {
 	for _, node := range c.nodes {
 		reborn += node.reborn
 	}
-	c.print("cluster: nodes=%d faults=%s seconds=%.0f answered=%d repeated=%d broken=%d overtaken=%d reborn=%d", len(c.nodes),
-		n.String(), ended.Sub(began).Seconds(), c.main.answered.Load()+c.slow.answered.Load(),
+	c.print("cluster: nodes=%d faults=%s engine_kills=%d seconds=%.0f answered=%d repeated=%d broken=%d "+
+		"overtaken=%d reborn=%d", len(c.nodes), n.String(), c.kills, ended.Sub(began).Seconds(), c.main.answered.Load()+c.slow.answered.Load(),
 		c.main.repeated.Load()+c.slow.repeated.Load(), c.main.broken.Load()+c.slow.broken.Load(), c.overtook, reborn)
 	c.print("copies: dedupe_key=%d dropped_by_key=%d correlate=%d none=%d doubts=%d excess=%d unknown=%d",
 		v.Copies[dedupeKey], v.Repeats, v.Copies[correlate], v.Copies[none], v.Doubts, len(v.Excess), v.Unknown)

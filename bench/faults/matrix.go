@@ -1,5 +1,3 @@
-//go:build faults
-
 package faults
 
 // Matrix lists the rows. A test that is no row, or a row without its test, fails TestMatrix.
