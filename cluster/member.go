@@ -214,9 +214,9 @@ func (m *Member) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	var telling atomic.Bool
 	wg.Go(func() { m.follow(ctx) })
-	next := m.opt.TTL / 3
+	pause := m.opt.TTL / 3
 	for ctx.Err() == nil {
-		t := m.clock.NewTimer(next)
+		t := m.clock.NewTimer(pause)
 		select {
 		case <-t.Chan():
 		case <-m.kick:
@@ -225,11 +225,12 @@ func (m *Member) Run(ctx context.Context) {
 			continue
 		}
 		t.Stop()
-		next = m.opt.TTL / 3
-		if err := m.beat(ctx); err != nil && ctx.Err() == nil {
+		began := m.elapsed()
+		err := m.beat(ctx)
+		if err != nil && ctx.Err() == nil {
 			m.metrics.failures.Inc()
-			next = m.opt.TTL / 10 // the store may be back any moment, and until then nothing goes
 		}
+		pause = m.pause(m.elapsed()-began, err)
 		if ctx.Err() == nil {
 			m.tell()
 			if telling.CompareAndSwap(false, true) {
@@ -241,6 +242,16 @@ func (m *Member) Run(ctx context.Context) {
 		}
 	}
 	wg.Wait()
+}
+
+// pause is how long to wait after a sign of life that took so long: a third of the time that it holds passes between the
+// beginnings of two. After a failure the store may be back any moment, and until then nothing goes.
+func (m *Member) pause(took time.Duration, err error) time.Duration {
+	least := m.opt.TTL / 10
+	if err != nil {
+		return least
+	}
+	return max(m.opt.TTL/3-took, least)
 }
 
 // beat gives one sign of life.

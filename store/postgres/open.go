@@ -46,6 +46,7 @@ const (
 	defaultConnections = 16
 	connectTimeout     = 5 * time.Second
 	pulseConnections   = 2 // one for beats, one to follow changes
+	pulseIdle          = 10 * time.Second
 )
 
 // Store is an open database. It is safe for concurrent use.
@@ -106,6 +107,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	}()
 	few := config.Copy()
 	few.MaxConns, few.MinConns, few.MinIdleConns = pulseConnections, 0, 0
+	// They are in use all the time. Where a round trip takes half a second, one more to see that a connection lives is
+	// one too many.
+	few.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pulseIdle }
 	if s.pulse, err = pgxpool.NewWithConfig(ctx, few); err != nil {
 		return nil, explainOpen(config.ConnConfig, err)
 	}
