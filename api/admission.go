@@ -6,9 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/msgctl/msgctl/admission"
 	"github.com/msgctl/msgctl/delivery"
@@ -219,6 +222,7 @@ func (p paying) Accept(ctx context.Context, t delivery.TenantID, in store.Accept
 type rateCache struct {
 	store store.Tenants
 	now   func() time.Time
+	looks singleflight.Group
 
 	mu      sync.Mutex
 	known   map[delivery.TenantID]knownRate
@@ -244,7 +248,8 @@ func (r *rateCache) of(ctx context.Context, id delivery.TenantID) float64 {
 	if ok && now.Before(hit.until) {
 		return hit.rate
 	}
-	t, err := r.store.Tenant(ctx, system(), id)
+	t, err := together(ctx, &r.looks, string(id)+"/"+strconv.FormatUint(changes, 10),
+		func(ctx context.Context) (store.Tenant, error) { return r.store.Tenant(ctx, system(), id) })
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return 0

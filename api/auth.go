@@ -3,9 +3,12 @@ package api
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/msgctl/msgctl/apikey"
 	"github.com/msgctl/msgctl/delivery"
@@ -31,9 +34,11 @@ type keyCache struct {
 	pepper []byte
 	now    func() time.Time
 
+	looks singleflight.Group // requests that need the same key at the same time look once
+
 	mu      sync.RWMutex
 	known   map[[32]byte]cachedKey
-	revoked uint64 // counts revocations: a look-up that began before one is not kept
+	revoked uint64 // counts revocations: a look-up that began before one is not kept, nor shared with whoever comes after
 }
 
 type cachedKey struct {
@@ -67,7 +72,8 @@ func (k *keyCache) find(ctx context.Context, text string) (identity, error) {
 	if ok && now.Before(hit.until) {
 		return hit.identity, nil
 	}
-	row, err := k.store.KeyByHash(ctx, system(), hash)
+	row, err := together(ctx, &k.looks, string(hash[:])+strconv.FormatUint(revoked, 10),
+		func(ctx context.Context) (store.Key, error) { return k.store.KeyByHash(ctx, system(), hash) })
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return identity{}, errKey
@@ -86,6 +92,21 @@ func (k *keyCache) find(ctx context.Context, text string) (identity, error) {
 		k.known[hash] = cachedKey{id, now.Add(keyTTL)}
 	}
 	return id, nil
+}
+
+// together shares one look-up among those who ask for the same name while it lasts. It goes on when whoever began it
+// does not wait any more.
+func together[T any](
+	ctx context.Context, g *singleflight.Group, name string, look func(context.Context) (T, error),
+) (out T, err error) {
+	answer := g.DoChan(name, func() (any, error) { return look(context.WithoutCancel(ctx)) })
+	select {
+	case <-ctx.Done():
+		return out, ctx.Err()
+	case a := <-answer:
+		out, _ = a.Val.(T)
+		return out, a.Err
+	}
 }
 
 // forgetAll drops everything at once.
