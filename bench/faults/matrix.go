@@ -19,7 +19,7 @@ func Matrix() []Fault {
 		{"TestPostgresHang", pgFile, pg, "PostgreSQL stands still (SIGSTOP) for 15 s, longer than a lease",
 			"every request is answered, /readyz names the store, both nodes stop claiming, memory stays bounded"},
 		{"TestPostgresSlow", pgFile, pg, "every answer of PostgreSQL takes 500 ms longer, for 15 s",
-			"both nodes stay members, messages are taken and handed over all the time"},
+			"messages are taken and handed over all the time, with pauses of seconds"},
 		{"TestPostgresLostCommit", pgFile, pg, "the connection breaks during COMMIT, which the server still does, again and again",
 			"the client is told that the outcome is unknown, and the same key finds the message: none is stored twice"},
 		{"TestPostgresDiskFull", pgFile, pg, "the disk of PostgreSQL is full for 5 s",

@@ -46,7 +46,6 @@ const (
 	defaultConnections = 16
 	connectTimeout     = 5 * time.Second
 	pulseConnections   = 2 // one for beats, one to follow changes
-	pulseIdle          = 10 * time.Second
 )
 
 // Store is an open database. It is safe for concurrent use.
@@ -106,10 +105,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		}
 	}()
 	few := config.Copy()
-	few.MaxConns, few.MinConns, few.MinIdleConns = pulseConnections, 0, 0
-	// They are in use all the time. Where a round trip takes half a second, one more to see that a connection lives is
-	// one too many.
-	few.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pulseIdle }
+	few.MaxConns, few.MinConns, few.MinIdleConns = pulseConnections, pulseConnections, 0
+	// Both are there before they are needed, and nobody asks first whether one lives: where a round trip takes half a
+	// second, that is one too many. A sign of life that fails is tried again at once.
+	few.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	if s.pulse, err = pgxpool.NewWithConfig(ctx, few); err != nil {
 		return nil, explainOpen(config.ConnConfig, err)
 	}
