@@ -3,6 +3,8 @@ package pipeline_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -260,6 +262,27 @@ func TestADoubtStaysWithItsAccount(t *testing.T) {
 		require.Equal(t, len(ids), r.routes(ids)["in doubt"])
 		r.audited()
 	})
+	t.Run("which rests, and nobody comes to try it", func(t *testing.T) {
+		r, clock, _, ids := doubt(t, store.Tenant{})
+		until := r.acct.Down(clock.Now(), "refused", false)
+		for range 4 {
+			until = r.acct.Down(clock.Now(), "refused", true)
+		}
+		turn(r, clock, func() bool { return r.count(delivery.StatusHeld) == len(ids) })
+		// Looked at together, the first of them is to try it. Somebody cancels it, or another node sends it.
+		require.NoError(t, r.pipe.Wake(context.Background(), routing.ReasonConnectorDown))
+		turn(r, clock, func() bool {
+			return r.count(delivery.StatusHeld) == len(ids) && r.message(ids[0]).Epoch == r.message(ids[2]).Epoch &&
+				r.message(ids[0]).Epoch > 2
+		})
+		slices.SortFunc(ids, func(a, b delivery.MessageID) int { return r.message(a).DueAt.Compare(r.message(b).DueAt) })
+		require.Greater(t, r.message(ids[1]).DueAt.Sub(r.message(ids[0]).DueAt), 50*time.Second)
+		_, _ = r.store.Cancel(context.Background(), tenant, ids[0], clock.Now())
+		require.Equal(t, delivery.StatusUnknown, r.message(ids[0]).Status, "it may have been sent")
+		turn(r, clock, func() bool { return r.count(delivery.StatusSent) == len(ids)-1 })
+		require.Less(t, clock.Now().Sub(until), 20*time.Second, "the account calls for others itself")
+		r.audited()
+	})
 	t.Run("which is gone and comes back", func(t *testing.T) {
 		r, clock, other, ids := doubt(t, store.Tenant{})
 		r.pipe.SetAccounts(r.more)
@@ -370,4 +393,50 @@ func TestExplainRoute(t *testing.T) {
 	cancel()
 	_, err = r.pipe.ExplainRoute(ctx, tenant, routing.Query{Channel: delivery.SMS})
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// holdingUp stops the first outcome that holds a message for its account, until it is let go.
+type holdingUp struct {
+	pipeline.Store
+	once  sync.Once
+	there chan struct{}
+	let   chan struct{}
+}
+
+func (h *holdingUp) Settle(
+	ctx context.Context, sys store.System, now time.Time, list []store.Outcome,
+) ([]store.Settled, error) {
+	if slices.ContainsFunc(list, func(o store.Outcome) bool { return o.Reason == routing.ReasonConnectorDown }) {
+		h.once.Do(func() {
+			close(h.there)
+			<-h.let
+		})
+	}
+	return h.Store.Settle(ctx, sys, now, list)
+}
+
+// A message is decided to wait for its account, the account comes back, and only then the decision is written: the wake
+// of the account's return has come too early for it.
+func TestAnAccountComesBackWhileAMessageIsOnItsWayToWait(t *testing.T) {
+	clock := clockwork.NewFakeClock()
+	h := &holdingUp{there: make(chan struct{}), let: make(chan struct{})}
+	r := newRig(t, clock, &fake{}, func(r *rig) {
+		r.tune = func(o *pipeline.Options) { h.Store, o.Store = o.Store, h }
+	})
+	for range 6 {
+		r.acct.Down(clock.Now(), "refused", true)
+	}
+	began := clock.Now()
+	ids := r.accept(3, func(_ int, m *store.NewMessage) { m.Account = r.acct.ID })
+	select {
+	case <-h.there:
+	case <-time.After(patience):
+		t.Fatal("nothing was held")
+	}
+	require.True(t, r.acct.Up())
+	require.NoError(t, r.pipe.Wake(context.Background(), routing.ReasonConnectorDown))
+	close(h.let)
+	r.await(ids, delivery.StatusSent)
+	require.Less(t, clock.Since(began), time.Second)
+	r.audited()
 }

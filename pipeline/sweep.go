@@ -11,6 +11,7 @@ import (
 	"github.com/jonboulle/clockwork"
 
 	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/routing"
 	"github.com/msgctl/msgctl/store"
 )
 
@@ -19,6 +20,9 @@ const (
 	sweepAtMost  = time.Second
 	sweepAtLeast = 5 * time.Millisecond
 	tidyEvery    = 5 * time.Second
+
+	// callers is how many messages are called to try an account that nobody tries: one may be for another node to send.
+	callers = 16
 
 	// hintGrace is how long a due message is left to its hint while hints flow.
 	hintGrace = 100 * time.Millisecond
@@ -42,6 +46,9 @@ func (p *Pipeline) sweep(ctx context.Context) {
 			p.planner.giveUpLost(now)
 			for _, s := range p.open() {
 				s.giveBackShort(now)
+				if !p.opt.NoDelivery && !held && s.acct.Untried(now) {
+					p.wake(store.Held{Reason: routing.ReasonConnectorDown, Account: s.acct.ID, Limit: callers})
+				}
 			}
 		}
 		p.asker.step(now)

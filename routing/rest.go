@@ -16,6 +16,7 @@ type health struct {
 	upAt    time.Time // when the last rest of a failing account ended: its backoff is remembered for steady
 	probing bool      // a message is out to try
 	lostAt  time.Time // with probing: when nothing has been heard of it for so long that another may try
+	callAt  time.Time // when Untried may say again that nobody has come
 
 	lastAt time.Time // of the last observed attempt
 	worked bool      // since the last probe was let through, an attempt ended in a way that speaks for the account
@@ -60,7 +61,7 @@ func (h *health) rest(now time.Time, why string) {
 		longest = longRest
 	}
 	h.backoff = nextRest(h.backoff, firstRest, longest)
-	h.down, h.probing, h.why, h.probeAt = true, false, why, now.Add(h.backoff)
+	h.down, h.probing, h.why, h.probeAt, h.callAt = true, false, why, now.Add(h.backoff), time.Time{}
 }
 
 // nextRest is how long a rest is that follows one of the given length; 0 = none that counts.
@@ -132,6 +133,20 @@ func (h *health) probe(now time.Time, lost time.Duration) {
 
 // lost is how long after it was let through a probe that nothing was heard of counts as lost.
 func (a *Account) lost() time.Duration { return 2*a.Timeout + longRest }
+
+// Untried reports whether the account's rest is over for a while and nobody has come to try it: the message that waited
+// for that was canceled, or another node has sent it. It says so after 2 s, and then each time twice as late, at last
+// every minute: who asks is to make some of those that wait come now.
+func (a *Account) Untried(now time.Time) bool {
+	h := &a.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.down || h.probing || !over(h.callAt, now, longRest) || !over(h.probeAt.Add(firstRest), now, longRest+firstRest) {
+		return false
+	}
+	h.callAt = now.Add(min(max(now.Sub(h.probeAt), firstRest), longRest))
+	return true
+}
 
 // Unprobe takes back a Probe whose message was not sent after all.
 func (a *Account) Unprobe() {

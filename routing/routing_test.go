@@ -103,3 +103,20 @@ func TestWhoComesBackFirstIsNamed(t *testing.T) {
 	require.Same(t, soon, got.Account)
 	require.Equal(t, "priority (b rests)", got.Route)
 }
+
+func TestNobodyHasComeToTry(t *testing.T) {
+	a := account(1, "acme", 0)
+	require.False(t, a.Untried(start), "it does not rest")
+	over := a.Down(start, "refused", false)
+	s := time.Second
+	require.False(t, a.Untried(over.Add(2*s-1)))
+	for _, after := range []time.Duration{2, 4, 8, 16, 32, 64, 124} { // then each minute
+		require.True(t, a.Untried(over.Add(after*s)), after)
+		require.False(t, a.Untried(over.Add(after*s+s)), "it has just been said")
+	}
+	require.True(t, a.Probe(over.Add(200*s)))
+	require.False(t, a.Untried(over.Add(300*s)), "somebody tries it")
+	again := a.Down(over.Add(300*s), "refused", true)
+	require.False(t, a.Untried(again.Add(s)))
+	require.True(t, a.Untried(again.Add(2*s)), "of every rest anew")
+}

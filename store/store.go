@@ -308,6 +308,8 @@ type Held struct {
 	Tenant   delivery.TenantID
 	Campaign delivery.CampaignID
 	Account  delivery.AccountID
+	// Limit is how many of a reason, tenant or account are woken, 1–512; 0 = all. Which they are is not said.
+	Limit int
 }
 
 // DueQueue is a queue with due work.

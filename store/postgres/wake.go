@@ -72,7 +72,7 @@ func (s *Store) Wake(ctx context.Context, sys store.System, now time.Time, h sto
 			return true, t.wake(tn, r, now)
 		})
 		n += moved
-		if err != nil || len(ids) < wakeChunk {
+		if err != nil || len(ids) < wakeChunk || h.Limit > 0 {
 			return n, err
 		}
 		if idle++; moved > 0 {
@@ -85,6 +85,10 @@ func (s *Store) Wake(ctx context.Context, sys store.System, now time.Time, h sto
 // heldBy is the look-up of what h names.
 func (s *Store) heldBy(ctx context.Context, h store.Held) (sql string, args []any, err error) {
 	sql, args = heldFor, []any{clean(h.Reason)}
+	most := wakeChunk
+	if h.Limit > 0 {
+		most = min(h.Limit, wakeChunk)
+	}
 	and := func(column string, n int64) {
 		args = append(args, n)
 		sql += fmt.Sprintf(" AND %s = $%d", column, len(args))
@@ -115,7 +119,7 @@ func (s *Store) heldBy(ctx context.Context, h store.Held) (sql string, args []an
 		}
 		and("account", account)
 	}
-	return sql + fmt.Sprintf(" LIMIT %d", wakeChunk), args, nil
+	return sql + fmt.Sprintf(" LIMIT %d", most), args, nil
 }
 
 func (t *tx) wake(tn *tenant, r *row, now time.Time) error {

@@ -66,6 +66,10 @@ func (s *Store) Wake(ctx context.Context, sys store.System, now time.Time, h sto
 			return t.wakeCampaign(c, after, now, h.Reason)
 		})
 	}
+	most := wakeChunk
+	if h.Limit > 0 {
+		most = min(h.Limit, wakeChunk)
+	}
 	return s.inChunks(ctx, func(t *tx, _ delivery.MessageID) (out chunk, err error) {
 		// Every message leaves the index of held messages as it is woken, so the first page is always the next one.
 		held, args := heldFor, []any{h.Reason}
@@ -83,7 +87,7 @@ func (s *Store) Wake(ctx context.Context, sys store.System, now time.Time, h sto
 			}
 			held, args = held+` AND account = ?`, append(args, nr)
 		}
-		rows, err := t.rows(held+` LIMIT ?`, append(args, wakeChunk)...)
+		rows, err := t.rows(held+` LIMIT ?`, append(args, most)...)
 		if err != nil {
 			return out, err
 		}
@@ -92,7 +96,7 @@ func (s *Store) Wake(ctx context.Context, sys store.System, now time.Time, h sto
 				return out, err
 			}
 		}
-		return chunk{moved: len(rows), done: len(rows) < wakeChunk}, nil
+		return chunk{moved: len(rows), done: h.Limit > 0 || len(rows) < wakeChunk}, nil
 	})
 }
 

@@ -140,6 +140,25 @@ var queueTests = []sentence{
 		k.is(n, 1, "all that are held for the reason")
 		k.status(c, delivery.StatusHeld, "held for another reason")
 	}},
+	{"wake wakes no more than it is asked to", func(k *kit) {
+		var ids []delivery.MessageID
+		for range 5 {
+			c := k.claimed()
+			k.settle(store.Outcome{ID: c.ID, Epoch: 1, Status: delivery.StatusHeld, Account: account, Reason: "connector_down",
+				Until: k.now.Add(time.Hour)})
+			ids = append(ids, c.ID)
+		}
+		for _, h := range []store.Held{{Account: account}, {Tenant: acme}} {
+			h.Reason, h.Limit = "connector_down", 2
+			n, err := k.s.Wake(k.ctx, k.sys, k.now, h)
+			k.ok(err)
+			k.is(n, 2, "how many")
+			k.is(len(k.claim(ids...)), 2, "can be claimed")
+		}
+		n, err := k.s.Wake(k.ctx, k.sys, k.now, store.Held{Reason: "connector_down", Account: account, Limit: 2})
+		k.ok(err)
+		k.is(n, 1, "the rest")
+	}},
 	{"ahead counts the waiting messages of the queue that are due before, at most max", func(k *kit) {
 		ids := k.several(5)
 		k.accept(func(m *store.NewMessage) { m.Lane = delivery.Urgent })
