@@ -76,6 +76,17 @@ Feature: Several nodes
       And some got it twice, of messages that are marked as possible duplicates
       And every message is accounted for
 
+    Scenario: An account binds on as many nodes as it may
+      Given the SMS connector of "acme" may have 2 binds
+      Then exactly 2 nodes are bound
+      Given the SMS connector answers after 20 seconds
+      When "acme" sends 30 messages by SMS
+      And the node with the most messages under way is killed
+      And the SMS connector answers at once
+      Then exactly 2 nodes are bound
+      And all messages are delivered
+      And every message is accounted for
+
     Scenario: Every node is replaced by another version
       When each node is replaced in turn while "acme" keeps sending
       Then all messages are delivered

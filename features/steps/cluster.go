@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,9 @@ type Fleet interface {
 // answerWithin is how long the connectors of a fleet wait for the provider: what a killed node leaves behind is taken
 // up after the double.
 const answerWithin = 2 * time.Second
+
+// steadily is how long what must not change is watched.
+const steadily = 2 * time.Second
 
 // gather starts a fleet and a simulator, and makes the tenant that scenarios begin with.
 func (w *world) gather(ctx context.Context, nodes int) (err error) {
@@ -65,10 +69,43 @@ func (w *world) join(ctx context.Context, tenant string) (*sdk.Client, error) {
 		return nil, err
 	}
 	c := w.as(tenant)
-	r := w.connector("SMS", "sim-sms")
+	return c, w.bindAs(ctx, c, 0)
+}
+
+// bindAs gives a fleet's tenant its connector. Binds is on how many nodes it may be bound at once; 0 = on all.
+func (w *world) bindAs(ctx context.Context, c *sdk.Client, binds int) error {
+	r := w.connector("SMS", accounts["SMS"])
 	r.Settings["timeout"], r.Settings["response_timeout"] = answerWithin.String(), answerWithin.String()
-	_, err = c.Connectors.Put(ctx, "sim-sms", r)
-	return c, err
+	r.Settings["max_binds"] = strconv.Itoa(binds)
+	_, err := c.Connectors.Put(ctx, accounts["SMS"], r)
+	return err
+}
+
+// bound waits until the provider has had so many sessions for a while, and never more.
+func (w *world) bound(n int) error {
+	var since time.Time
+	return w.watched(func() (done bool, err error) {
+		switch have := w.box.Sim.Bound(accounts["SMS"]); {
+		case have > n:
+			return false, fmt.Errorf("%d nodes are bound", have)
+		case have < n:
+			since = time.Time{}
+			return false, nil
+		case since.IsZero():
+			since = time.Now()
+		}
+		return time.Since(since) > steadily, nil
+	})
+}
+
+// watched looks every millisecond until something is done or has gone wrong.
+func (w *world) watched(look func() (done bool, err error)) error {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if done, err := look(); done || err != nil {
+			return err
+		}
+	}
+	return errors.New("it has not come so far")
 }
 
 // as makes a client of a fleet's tenant.
@@ -168,6 +205,23 @@ func registerCluster(sc *godog.ScenarioContext) {
 			of(ctx).box.Sim.Slow(accounts["SMS"], time.Duration(number(seconds))*time.Second)
 			return nil
 		})
+	sc.Step(`^the SMS connector of "([^"]*)" may have (\d+) binds$`, func(ctx context.Context, tenant string, n int) error {
+		w := of(ctx)
+		c, err := w.client(tenant)
+		if err != nil {
+			return err
+		}
+		if err := w.bindAs(ctx, c, n); err != nil {
+			return err
+		}
+		return eventually(func() error { // what was bound before is bound anew
+			if have := w.box.Sim.Bound(accounts["SMS"]); have > n {
+				return fmt.Errorf("%d nodes are bound", have)
+			}
+			return nil
+		})
+	})
+	sc.Step(`^exactly (\d+) nodes are bound$`, func(ctx context.Context, n int) error { return of(ctx).bound(n) })
 	sc.Step(`^the node with the most messages under way is killed$`, func(ctx context.Context) error {
 		return of(ctx).killBusiest(ctx)
 	})

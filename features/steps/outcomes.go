@@ -242,7 +242,8 @@ func registerOutcomes(sc *godog.ScenarioContext) {
 
 // deliveredAll waits until the tenant that sent last has n delivered messages.
 func (w *world) deliveredAll(ctx context.Context, n int) error {
-	return eventually(func() error {
+	delivered := map[string]bool{}
+	err := eventually(func() error {
 		done := 0
 		for m, err := range w.tenants[w.tenant].Messages.All(ctx, sdk.MessageQuery{Status: sdk.Delivered}) {
 			if err != nil {
@@ -250,6 +251,7 @@ func (w *world) deliveredAll(ctx context.Context, n int) error {
 			}
 			if m.ID != "" {
 				done++
+				delivered[m.ID] = true
 			}
 		}
 		if done != n {
@@ -257,4 +259,9 @@ func (w *world) deliveredAll(ctx context.Context, n int) error {
 		}
 		return nil
 	})
+	missing := slices.IndexFunc(w.sent, func(id string) bool { return !delivered[id] })
+	if err != nil && missing >= 0 {
+		err = fmt.Errorf("%w; of %s the %s", err, w.sent[missing], w.timeline(ctx, w.sent[missing]))
+	}
+	return err
 }

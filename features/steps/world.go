@@ -93,7 +93,7 @@ func (s Shape) Register(sc *godog.ScenarioContext) {
 			return ctx, nil
 		}
 		if err != nil && w.last != nil {
-			godog.Log(ctx, w.timeline(ctx))
+			godog.Log(ctx, w.timeline(ctx, w.last.ID))
 		}
 		if err != nil && w.fleet != nil {
 			godog.Log(ctx, w.fleet.Story())
@@ -233,9 +233,9 @@ func eventually(check func() error) error {
 	return err
 }
 
-// timeline tells what happened to the last message, for whoever reads a failure.
-func (w *world) timeline(ctx context.Context) string {
-	facts, err := w.tenants[w.tenant].Messages.Timeline(ctx, w.last.ID)
+// timeline tells what happened to a message, for whoever reads a failure.
+func (w *world) timeline(ctx context.Context, id string) string {
+	facts, err := w.tenants[w.tenant].Messages.Timeline(ctx, id)
 	if err != nil {
 		return "timeline: " + err.Error()
 	}
