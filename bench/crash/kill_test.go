@@ -18,8 +18,8 @@ import (
 
 // window is how long a WhatsApp message in doubt waits for its receipt, in a lab whose engine goes down n times. The
 // simulator reports at once, and again after up to 5 s for as long as it meets an engine that is down: the more kills,
-// the longer the worst row of misses.
-func window(n int) string { return fmt.Sprintf("%ds", min(20+n/20, 60)) }
+// the longer the worst row of misses. It is never longer than the connector's default.
+func window(n int) string { return fmt.Sprintf("%ds", min(20+n/12, 90)) }
 
 // TestKill takes the engine away again and again, on one directory, under load of every kind. Nobody may be left out,
 // and whoever may have got a second copy must be named.
