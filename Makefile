@@ -76,19 +76,19 @@ restarts: build ## RESTARTS graceful restarts (default 200) under load; nothing 
 faults: build ## full disk, torn log, SIGSTOP, set clocks, and QUEUED messages (default 1,000,000) waiting at a kill
 	$(GO) test -count=1 -v -timeout 60m -run 'Disk|Torn|Stopped|Second|Clock|Queued' ./bench/crash -queued $${QUEUED:-1000000}
 
-faults-cluster: ## each fault of PostgreSQL, RabbitMQ, Redis, the network and a node, into docs/evidence/faults.md; ROW=Redis
+faults-cluster: ## each fault of PostgreSQL, RabbitMQ, Redis, the network and a node, to docs/evidence; ROW=Redis
 	$(GO) vet -tags faults ./bench/faults
 	$(GO) test -count=1 -v -timeout 60m -tags faults -skip '^TestPage$$' ./bench/faults \
 	  $(if $(ROW),-run '$(ROW)',-table ../../docs/evidence/faults.md)
 	$(GO) test -count=1 ./bench/faults
 
-crash-cluster: build ## FAULTS (default 160) that hit three engines, PostgreSQL, RabbitMQ and Redis; nothing may be lost
-	$(GO) test -count=1 -v -timeout 180m -run 'TestCluster$$' ./bench/crash \
-	  -cluster $${FAULTS:-engine=100,postgres=20,rabbit=20,redis=20}
+crash-cluster: build ## FAULTS that hit three engines, PostgreSQL, RabbitMQ and Redis, KEEP=file; default: some 100 minutes
+	$(GO) test -count=1 -v -timeout 240m -run 'TestCluster$$' ./bench/crash \
+	  -cluster $${FAULTS:-engine=1000,postgres=68,rabbit=40,redis=300} $(if $(KEEP),-keep $(abspath $(KEEP)))
 
-crash-cluster-short: build ## the same in about ten minutes: 30 faults, and two rolling replacements of all engines
+crash-cluster-short: build ## the same in about ten minutes, and two rolling replacements of all engines
 	$(GO) test -count=1 -v -timeout 40m -run 'TestCluster$$|TestRolling$$' ./bench/crash \
-	  -cluster engine=20,postgres=4,rabbit=2,redis=4 -rolls 2
+	  -cluster engine=60,postgres=8,rabbit=6,redis=12 -rolls 2
 
 sim: ## SEEDS simulations (default 10,000) of the whole pipeline on a virtual clock with faults
 	$(GO) test -count=1 -timeout 120m ./bench/sim -seeds $${SEEDS:-10000}
