@@ -52,6 +52,7 @@ const (
 type Store struct {
 	pool    *pgxpool.Pool
 	pulse   *pgxpool.Pool // for signs of life, changes of other nodes, and sessions
+	door    door          // of pool
 	log     *slog.Logger
 	now     func() time.Time
 	timeout time.Duration
@@ -94,6 +95,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		s.timeout = defaultTimeout
 	}
 	s.stop, s.stopping = context.WithCancel(context.Background())
+	config.BeforeConnect = s.door.before
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		s.stopping()
 		return nil, explainOpen(config.ConnConfig, err)
@@ -105,6 +107,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		}
 	}()
 	few := config.Copy()
+	few.BeforeConnect = nil
 	few.MaxConns, few.MinConns, few.MinIdleConns = pulseConnections, pulseConnections, 0
 	// Both are there before they are needed, and nobody asks first whether one lives: where a round trip takes half a
 	// second, that is one too many. A sign of life that fails is tried again at once.
@@ -207,6 +210,9 @@ func (s *Store) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn,
 		stat := pool.Stat()
 		return nil, fmt.Errorf("%w: %w in %s, %d of %d are in use", store.ErrUnavailable, errNoConnection,
 			s.timeout+connectTimeout, stat.AcquiredConns(), stat.MaxConns())
+	}
+	if pool == s.pool {
+		s.door.refused(err)
 	}
 	return nil, explain(err, false)
 }
