@@ -65,6 +65,11 @@ func rendezvous(node, work string) uint64 {
 // Roster asks the store who there is.
 func (m *Member) Roster(ctx context.Context) (store.Roster, error) { return m.shared.get(ctx) }
 
+// Claims asks the store how many messages each node has under lease, by name.
+func (m *Member) Claims(ctx context.Context) (map[string]int, error) {
+	return m.opt.Nodes.Claims(ctx, system)
+}
+
 // shared lets many callers at once share one look at the roster. Each gets one that was begun after it asked.
 type shared struct {
 	fetch func(ctx context.Context) (store.Roster, error)

@@ -237,18 +237,22 @@ func (e *Engine) Cluster(ctx context.Context) (sdk.Cluster, error) {
 	if err != nil {
 		return out, err
 	}
+	claims, err := e.member.Claims(ctx)
+	if err != nil {
+		return out, err
+	}
 	out.Changed = roster.Changed
 	for _, n := range roster.Nodes {
-		out.Nodes = append(out.Nodes, e.showNode(&n, roster.Changed))
+		out.Nodes = append(out.Nodes, e.showNode(&n, claims[n.Name], roster.Changed))
 	}
 	return out, nil
 }
 
-func (e *Engine) showNode(n *store.Node, changed int64) sdk.Node {
+func (e *Engine) showNode(n *store.Node, claims int, changed int64) sdk.Node {
 	started, seen := n.Started.UTC(), n.Seen.UTC()
 	out := sdk.Node{
 		Name: n.Name, State: sdk.NodeGone, Version: n.Version, Address: n.Address, Started: &started, Seen: &seen,
-		Claims: n.Claims, Applied: n.Applied,
+		Claims: claims, Applied: n.Applied,
 		Roles: slices.DeleteFunc(slices.Clone(n.Roles), func(r string) bool { return strings.HasPrefix(r, keyTag) }),
 	}
 	switch {

@@ -19,6 +19,9 @@ type Nodes interface {
 	Leave(ctx context.Context, sys System, name string, run RunID) error
 	// Roster is what Beat returns, for somebody who is no node.
 	Roster(ctx context.Context, sys System) (Roster, error)
+	// Claims is how many messages each node has under lease, by name: claimed as name, or as name#run by any of its runs.
+	// Nodes that have none may be left out. It costs a look at all that is under lease.
+	Claims(ctx context.Context, sys System) (map[string]int, error)
 
 	// Changes lists what was changed after the given sequence, in order, at most limit, and the sequence up to which the
 	// answer is complete: no change with a sequence at or below it appears later. Each change is written by the
@@ -55,8 +58,6 @@ type Node struct {
 	Seen  time.Time // of its last beat, by the store's clock
 	Until time.Time // it counts as alive until then
 	Alive bool
-	// Claims is how many messages it has under lease: claimed as name, or as name#run by any of its runs.
-	Claims int
 }
 
 // Roster is who there is.

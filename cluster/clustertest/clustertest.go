@@ -148,6 +148,9 @@ func (v *View) Leave(_ context.Context, _ store.System, name string, run store.R
 	return nil
 }
 
+// Claims implements store.Nodes. Nothing is claimed here.
+func (v *View) Claims(context.Context, store.System) (map[string]int, error) { return nil, v.there() }
+
 // Roster implements store.Nodes.
 func (v *View) Roster(context.Context, store.System) (store.Roster, error) {
 	if err := v.there(); err != nil {

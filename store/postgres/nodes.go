@@ -104,24 +104,38 @@ func (s *Store) Roster(ctx context.Context, sys store.System) (store.Roster, err
 	return roster.Roster, err
 }
 
+// Claims is how many messages each node has under lease. What is under lease stands in the index of due work under the
+// number 0, which no queue has.
+func (s *Store) Claims(ctx context.Context, sys store.System) (map[string]int, error) {
+	if err := checkSystem(sys); err != nil {
+		return nil, err
+	}
+	claims := map[string]int{}
+	err := s.read(ctx, everyTenant, stmt{`SELECT split_part(m.node, '#', 1), count(*) FROM messages m
+		WHERE m.q = 0 AND m.due IS NOT NULL AND m.status = $1 GROUP BY 1`, []any{int16(delivery.StatusSending)},
+		func(rows pgx.Rows) error {
+			var node string
+			var n int
+			err := rows.Scan(&node, &n)
+			claims[node] = n
+			return err
+		}})
+	return claims, err
+}
+
 // rosterReader reads the roster in two statements.
 type rosterReader struct{ store.Roster }
 
 func (r *rosterReader) stmts() []stmt {
-	// What is under lease stands in the index of due work under the number 0, which no queue has. A node claims under its
-	// name and its run, name#run: the claims of all its runs are its own. The clock is read last: of two nodes that ask,
-	// the one whose answer is older must not have the later time.
+	// The clock is read last: of two nodes that ask, the one whose answer is older must not have the later time.
 	return []stmt{
 		{`SELECT n.name, n.run, n.roles, n.version, n.address, n.started, n.applied, n.draining, n.ttl, n.seen, n.until, ` +
-			lives + `, coalesce(c.claims, 0)
-			FROM nodes n LEFT JOIN (SELECT split_part(m.node, '#', 1) AS node, count(*) AS claims FROM messages m
-			WHERE m.q = 0 AND m.due IS NOT NULL AND m.status = $1 GROUP BY 1) c ON c.node = n.name
-			WHERE n.until >= ` + serverClock + ` - $2 ORDER BY n.name`,
-			[]any{int16(delivery.StatusSending), nodesKept.Microseconds()}, func(rows pgx.Rows) error {
+			lives + ` FROM nodes n WHERE n.until >= ` + serverClock + ` - $1 ORDER BY n.name`,
+			[]any{nodesKept.Microseconds()}, func(rows pgx.Rows) error {
 				var n store.Node
 				var ttl int64
 				err := rows.Scan(&n.Name, (*[16]byte)(&n.Run), &n.Roles, &n.Version, &n.Address, micros{&n.Started}, &n.Applied,
-					&n.Draining, &ttl, micros{&n.Seen}, micros{&n.Until}, &n.Alive, &n.Claims)
+					&n.Draining, &ttl, micros{&n.Seen}, micros{&n.Until}, &n.Alive)
 				n.TTL = time.Duration(ttl) * time.Microsecond
 				if len(n.Roles) == 0 {
 					n.Roles = nil

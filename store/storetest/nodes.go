@@ -133,28 +133,26 @@ var nodeTests = []sentence{
 		k.ok(k.nodes().Leave(k.ctx, k.sys, "a", runID(1)))
 		k.is(k.alive(), []string{"a"}, "the next run")
 	}},
-	{"the roster counts what each node has under lease", func(k *kit) {
-		k.ok(k.beat(node, 1, long))
-		k.ok(k.beat("idle", 2, long))
-		ids := k.several(5)
-		k.claim(ids[:3]...)
-		claims := func() (n []int) {
-			for _, is := range k.roster().Nodes {
-				n = append(n, is.Claims)
-			}
+	{"claims are counted for each node", func(k *kit) {
+		claims := func() map[string]int {
+			n, err := k.nodes().Claims(k.ctx, k.sys)
+			k.ok(err)
 			return n
 		}
-		k.is(claims(), []int{0, 3}, "after a claim of three")
+		k.is(len(claims()), 0, "before anything is claimed")
+		ids := k.several(5)
+		k.claim(ids[:3]...)
+		k.is(claims(), map[string]int{node: 3}, "after a claim of three")
 		k.settle(store.Outcome{ID: ids[0], Epoch: 1, Status: delivery.StatusFailed, Reason: "r"})
 		k.settle(store.Outcome{ID: ids[1], Epoch: 1, Status: delivery.StatusAmbiguous, Reason: "r",
 			Until: k.now.Add(time.Minute)})
-		k.is(claims(), []int{0, 1}, "one has ended, and one has no lease any more")
+		k.is(claims(), map[string]int{node: 1}, "one has ended, and one has no lease any more")
 		for _, run := range []string{node + "#1", node + "#2", "idle#1", node + "x#1"} {
 			_, err := k.s.Claim(k.ctx, k.sys, store.Claim{
 				IDs: []delivery.MessageID{k.accept()}, Node: run, Now: k.now, Until: k.now.Add(time.Minute)})
 			k.ok(err)
 		}
-		k.is(claims(), []int{1, 3}, "what a node's runs have claimed is the node's, and nobody else's is")
+		k.is(claims(), map[string]int{node: 3, "idle": 1, node + "x": 1}, "what a node's runs have claimed is the node's")
 	}},
 	{"a beat without a name, a run or a time is refused", func(k *kit) {
 		for _, b := range []store.Beat{{Run: runID(1), TTL: long}, {Name: "a", TTL: long}, {Name: "a", Run: runID(1)},
@@ -238,6 +236,7 @@ var nodeTests = []sentence{
 		_, calls["Beat"] = k.nodes().Beat(k.ctx, sys, store.Beat{Name: "a", Run: runID(1), TTL: long})
 		calls["Leave"] = k.nodes().Leave(k.ctx, sys, "a", runID(1))
 		_, calls["Roster"] = k.nodes().Roster(k.ctx, sys)
+		_, calls["Claims"] = k.nodes().Claims(k.ctx, sys)
 		_, calls["Changes"] = k.nodes().Changes(k.ctx, sys, 0, 1)
 		_, calls["Session"] = k.nodes().Session(k.ctx, sys, account, "a", runID(1), 1)
 		calls["EndSession"] = k.nodes().EndSession(k.ctx, sys, account, "a", runID(1))
