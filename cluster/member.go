@@ -133,7 +133,9 @@ func (m *Member) Name() string { return m.opt.Name }
 func (m *Member) RunID() store.RunID { return m.run }
 
 // RunText is the beginning of RunID, enough to tell runs apart.
-func (m *Member) RunText() string { return hex.EncodeToString(m.run[:6]) }
+func (m *Member) RunText() string { return runText(m.run) }
+
+func runText(run store.RunID) string { return hex.EncodeToString(run[:6]) }
 
 // elapsed is a reading of a clock that nobody sets.
 func (m *Member) elapsed() time.Duration { return m.clock.Since(m.began) }

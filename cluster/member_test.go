@@ -103,6 +103,9 @@ func TestLife(t *testing.T) {
 	soon(t, "they know of each other", func() bool { return state(t, a, "b").Alive && state(t, b, "a").Alive })
 	soon(t, "only those count that send", func() bool { return a.Live() == 1 && b.Live() == 1 })
 	require.Equal(t, []string{"a"}, b.Senders())
+	require.True(t, b.Lives("a#"+a.RunText()))
+	require.False(t, b.Lives("a#"+b.RunText()), "another process of its name")
+	require.False(t, b.Lives("a"), "no process")
 	before := state(t, b, "a").Seen
 	soon(t, "it goes on giving signs", func() bool { return state(t, b, "a").Seen.After(before) })
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/fnv"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/msgctl/msgctl/store"
@@ -23,6 +24,20 @@ func (m *Member) Senders() []string {
 		}
 	}
 	return names
+}
+
+// Lives reports whether the process that claims as name#run, with the run as RunText shows it, gives signs of life, as far
+// as is known here. It takes no time to ask.
+func (m *Member) Lives(claimant string) bool {
+	name, run, _ := strings.Cut(claimant, "#")
+	if m.Held() != "" {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.roster.Nodes, func(n store.Node) bool {
+		return n.Alive && n.Name == name && runText(n.Run) == run
+	})
 }
 
 // Live is how many senders there are; 0 = that is not known now.

@@ -154,7 +154,7 @@ func build(cfg Config, open opener, kinds []connectors.Kind) (_ *Engine, err err
 	}
 	if e.member != nil {
 		options.Node, options.Run, options.Past = cfg.Node, e.member.RunText(), []string{alone}
-		options.Held, options.Settle = e.heldBack, e.settle
+		options.Held, options.Settle, options.Lives = e.heldBack, e.settle, e.member.Lives
 	}
 	if e.tracer != nil {
 		options.Tracer = e.tracer

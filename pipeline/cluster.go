@@ -20,9 +20,9 @@ import (
 //  1. Each process claims under a name of its own (Options.Node and Run). What was claimed under a name that this
 //     directory's journal has written for can be settled exactly; what anybody else claimed cannot.
 //  2. The owner of a claim knows best what became of it, so the others leave it alone for a moment after its lease has
-//     ended (ownersGrace), and for longer after a time in which the store could not be reached: then its owner, who is
-//     alive, could not write down what it knows (ownersReturn). Then they call it a doubt: only its owner could tell
-//     whether the attempt had begun.
+//     ended (ownersGrace), and for longer while it gives signs of life (ownersLife), or after a time in which the store
+//     could not be reached: then its owner, who is alive, could not write down what it knows (ownersReturn). Then they
+//     call it a doubt: only its owner could tell whether the attempt had begun.
 //  3. A process that may not claim (Options.Held) leaves everything that is due to the others, and begins nothing that it
 //     has claimed: whoever changes something does not wait for it.
 //  4. A message whose account another process serves (routing.Account.Elsewhere) is left to that process.
@@ -31,6 +31,9 @@ const (
 	// ownersGrace is how long after its end the lease of another process's claim is left to that process. It is longer
 	// than the sweeper's longest wait, so that whoever is alive comes first.
 	ownersGrace = time.Second
+	// ownersLife is how long that lease is left to a process that lives: it ends its leases itself, as soon as the store
+	// takes what it writes. One that cannot for so long is not to be waited for.
+	ownersLife = 30 * time.Second
 	// ownersReturn is how long the processes have to write down what they know, after the store came back. It is longer
 	// than the recorder's longest wait, with time for the writing.
 	ownersReturn = 5 * time.Second
@@ -66,7 +69,9 @@ func (p *Pipeline) held() string {
 
 // isOthers reports whether an overdue claim is to be left to the process that has it.
 func (p *Pipeline) isOthers(o store.Overdue, now time.Time, elapsed time.Duration) bool {
-	return now.Sub(o.DueAt) < ownersGrace || !p.sight.steady(elapsed)
+	since := now.Sub(o.DueAt)
+	return since < ownersGrace || !p.sight.steady(elapsed) ||
+		since < ownersLife && p.opt.Lives != nil && p.opt.Lives(o.Node)
 }
 
 // sight is since when the sweeper sees the store without a break, as a reading of Pipeline.elapsed. The zero sight has

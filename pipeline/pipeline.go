@@ -83,6 +83,9 @@ type Options struct {
 	// Held says why nothing may be claimed and no lease of others be ended now; "" = it may. It is asked often and must
 	// not wait. nil = never.
 	Held func() string
+	// Lives reports whether the process that claims under a name, Node#Run, gives signs of life. It is asked often and must
+	// not wait. nil = nobody knows.
+	Lives func(name string) bool
 	// Settle returns once the other processes go by what has just been changed in the store, or after a bounded time.
 	// nil = there are none.
 	Settle func(ctx context.Context)

@@ -34,6 +34,16 @@ func TestOwnersComeFirstWhenTheStoreIsBack(t *testing.T) {
 	require.True(t, decided(3*time.Hour+ownersReturn))
 	o.DueAt = now.Add(-ownersGrace + 1)
 	require.False(t, decided(3*time.Hour+ownersReturn), "a moment is theirs at any time")
+
+	// One that lives ends its leases itself, if it can.
+	alive := "two#1"
+	p.opt.Lives = func(name string) bool { return name == alive }
+	o.Node, o.DueAt = "two#1", now.Add(-ownersLife+1)
+	require.False(t, decided(3*time.Hour+ownersReturn))
+	o.Node = "two#0"
+	require.True(t, decided(3*time.Hour+ownersReturn), "of an earlier process of its name")
+	o.Node, o.DueAt = "two#1", now.Add(-ownersLife)
+	require.True(t, decided(3*time.Hour+ownersReturn), "it lives and cannot write")
 }
 
 // What the store names as the account of a message under lease is that of an attempt before: to ask its provider would

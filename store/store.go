@@ -405,6 +405,7 @@ type Overdue struct {
 	Queue      delivery.Queue
 	Status     delivery.Status // sending, ambiguous, or sent for a leg that has run out of time
 	Epoch      int
+	Node       string             // who has it under lease; "" = nobody
 	Account    delivery.AccountID // of the last attempt that is settled or in doubt: of the one under way only where pinned
 	Pinned     bool               // no other account may have made any attempt of this leg
 	Attempts   int

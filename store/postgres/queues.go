@@ -31,7 +31,7 @@ const (
 		ORDER BY q, due, id LIMIT $5`
 
 	overdueColumns = `SELECT m.id, m.tenant, m.channel, m.lane, m.status, m.epoch, a.id, m.attempts, m.flags, m.due,
-		m.expires FROM messages m LEFT JOIN account_ids a ON a.n = m.account WHERE m.due IS NOT NULL AND m.q = 0`
+		m.expires, m.node FROM messages m LEFT JOIN account_ids a ON a.n = m.account WHERE m.due IS NOT NULL AND m.q = 0`
 	overdueNow = overdueColumns + ` AND m.due <= $1 ORDER BY m.q, m.due, m.id LIMIT $2`
 	leasesOf   = overdueColumns + ` AND m.node = $1 AND m.status = $3 ORDER BY m.q, m.due, m.id LIMIT $2`
 )
@@ -110,7 +110,7 @@ func (s *Store) Overdue(
 		var tenant, flags, due, expires int64
 		var account *[16]byte
 		err := rows.Scan((*[16]byte)(&o.ID), &tenant, &ch, &lane, &status, &o.Epoch, &account, &o.Attempts, &flags, &due,
-			&expires)
+			&expires, &o.Node)
 		o.Queue.Channel, o.Queue.Lane, o.Status = delivery.Channel(ch), delivery.Lane(lane), delivery.Status(status)
 		o.AtMostOnce, o.Pinned = flags&flagAtMostOnce != 0, flags&flagPinned != 0
 		o.DueAt, o.ExpiresAt = store.FromMillis(due), store.FromMillis(expires)

@@ -94,7 +94,7 @@ func (s *Store) Overdue(
 		}
 		const columns = `SELECT id, tenant, channel, lane, status, epoch,
 			coalesce((SELECT id FROM account_ids WHERE n = account), zeroblob(16)), attempts, flags, due,
-			expires FROM messages WHERE due IS NOT NULL AND q = 0`
+			expires, node FROM messages WHERE due IS NOT NULL AND q = 0`
 		collect := func(s *sqlite.Stmt) error {
 			r := scan(s)
 			o := store.Overdue{ID: r.id()}
@@ -103,7 +103,7 @@ func (s *Store) Overdue(
 			o.Status, o.Epoch, o.Account, o.Attempts = delivery.Status(r.int64()), r.int(), r.id(), r.int()
 			flags := r.int64()
 			o.AtMostOnce, o.Pinned = flags&flagAtMostOnce != 0, flags&flagPinned != 0
-			o.DueAt, o.ExpiresAt = r.time(), r.time()
+			o.DueAt, o.ExpiresAt, o.Node = r.time(), r.time(), r.text()
 			list = append(list, o)
 			return nil
 		}

@@ -84,7 +84,8 @@ var queueTests = []sentence{
 			{ID: amb.ID, Queue: acmeSMS, Status: delivery.StatusAmbiguous, Epoch: 1, Account: account, Attempts: 1,
 				AtMostOnce: true,
 				DueAt:      k.now.Add(-30 * time.Second), ExpiresAt: amb.ExpiresAt},
-			{ID: lease.ID, Queue: acmeSMS, Status: delivery.StatusSending, Epoch: 1, DueAt: k.now, ExpiresAt: lease.ExpiresAt},
+			{ID: lease.ID, Queue: acmeSMS, Status: delivery.StatusSending, Epoch: 1, Node: node, DueAt: k.now,
+				ExpiresAt: lease.ExpiresAt},
 		}, "overdue")
 		got, err = k.s.Overdue(k.ctx, k.sys, k.now, "", 1)
 		k.ok(err)
