@@ -415,7 +415,7 @@ func TestWhatAKilledNodeLeavesBehindIsTakenUp(t *testing.T) {
 
 func whatAKilledNodeLeavesBehindIsTakenUp(t *testing.T, r *rig) {
 	ctx := t.Context()
-	a := r.begin("a")
+	a := r.begin("a", func(c *engine.Config) { c.Lease = 5 * time.Second }) // so that all are under lease at once
 	c := r.client(a)
 	r.connect(c, nil)
 	r.provider.stick("a")
@@ -486,7 +486,7 @@ func TestANodeThatLostItsDirectoryGuessesNothing(t *testing.T) {
 
 func aNodeThatLostItsDirectoryGuessesNothing(t *testing.T, r *rig) {
 	ctx := t.Context()
-	a := r.begin("a")
+	a := r.begin("a", func(c *engine.Config) { c.Lease = 5 * time.Second })
 	c := r.client(a)
 	r.connect(c, nil)
 	r.provider.stick("a")
