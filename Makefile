@@ -79,7 +79,7 @@ faults: build ## full disk, torn log, SIGSTOP, set clocks, and QUEUED messages (
 faults-cluster: ## each fault of PostgreSQL, RabbitMQ, Redis, the network and a node, to docs/evidence; ROW=Redis
 	$(GO) vet -tags faults ./bench/faults
 	$(GO) test -count=1 -v -timeout 60m -tags faults -skip '^TestPage$$' ./bench/faults \
-	  $(if $(ROW),-run '$(ROW)',-table ../../docs/evidence/faults.md)
+	  $(if $(ROW),-run '$(ROW)') -table ../../docs/evidence/faults.md
 	$(GO) test -count=1 ./bench/faults
 
 crash-cluster: build ## FAULTS that hit three engines, PostgreSQL, RabbitMQ and Redis, KEEP=file; default: some 100 minutes

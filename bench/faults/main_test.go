@@ -19,8 +19,8 @@ import (
 )
 
 var (
-	tableFlag = flag.String("table", "", "write the table of all rows to this `file`; nothing is written unless all of them ran")
-	linesFlag = flag.String("lines", "", "append a line of JSON for each row to this `file`")
+	tableFlag = flag.String("table", "", "write the table of all rows to this `file`, and the rows beside it as JSON; rows that "+
+		"did not run stay as the JSON has them, and nothing is written when one is nowhere")
 )
 
 // roleEnv makes this test binary an engine with another clock. Only this package knows it.
@@ -84,37 +84,57 @@ func (r *rows) add(row Row) error {
 		return err
 	}
 	fmt.Printf("row: %s\n", line)
-	if *linesFlag == "" {
-		return nil
-	}
-	f, err := os.OpenFile(*linesFlag, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = fmt.Fprintf(f, "%s\n", line)
-	return err
+	return nil
 }
 
-// write makes the page of what was seen.
+// kept is what is kept of all runs: the last of each row.
+type kept struct {
+	Setting
+	Rows []Row
+}
+
+// write makes the page of what was seen, now and before.
 func (r *rows) write(path string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if path == "" {
+	if path == "" || len(r.list) == 0 {
 		return nil
 	}
-	for _, f := range Matrix() {
-		if !slices.ContainsFunc(r.list, func(have Row) bool { return have.Name == f.Test }) {
-			return fmt.Errorf("%s did not run to its end: the table is not written", f.Test)
+	file := strings.TrimSuffix(path, filepath.Ext(path)) + ".json"
+	var before kept
+	if b, err := os.ReadFile(file); err == nil {
+		if err := json.Unmarshal(b, &before); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
-	var servers []string
-	for _, name := range []string{"PostgreSQL", "RabbitMQ", "Redis"} {
-		servers = append(servers, strings.TrimSpace(name+" "+r.servers[name]))
+	now := kept{Setting: Setting{Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(), Servers: before.Servers,
+		Nodes: nodes, Rate: usualRate}}
+	if len(r.servers) == 3 {
+		now.Servers = fmt.Sprintf("PostgreSQL %s, RabbitMQ %s, Redis %s", r.servers["PostgreSQL"], r.servers["RabbitMQ"],
+			r.servers["Redis"])
 	}
-	s := Setting{Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(), Servers: strings.Join(servers, ", "),
-		Nodes: nodes, Rate: usualRate}
-	return os.WriteFile(path, []byte(Table(s, r.list)), 0o644)
+	for _, f := range Matrix() {
+		named := func(have Row) bool { return have.Name == f.Test }
+		from := r.list
+		if !slices.ContainsFunc(from, named) {
+			from = before.Rows
+		}
+		i := slices.IndexFunc(from, named)
+		if i < 0 {
+			return fmt.Errorf("%s has never run to its end: the table is not written", f.Test)
+		}
+		row := from[i]
+		row.Does, row.Required = f.Does, f.Required
+		now.Rows = append(now.Rows, row)
+	}
+	b, err := json.MarshalIndent(now, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(Table(now.Setting, now.Rows)), 0o644)
 }
 
 // machine says what class of machine this is.

@@ -26,7 +26,7 @@ func Matrix() []Fault {
 			"requests get 503 or 507 and store nothing; everything goes on by itself when there is room"},
 		{"TestPostgresDeadlock", pgFile, pg, "another session locks rows in the wrong order, so that PostgreSQL ends transactions " +
 			"of the engines as victims of deadlocks",
-			"they run again inside: no client sees it"},
+			"they run again inside; a client is told to come again at most"},
 		{"TestPostgresForeignTransaction", pgFile, pg, "a session of somebody else holds an old snapshot and the locks of some " +
 			"messages, idle in transaction",
 			"everything else goes on at its rate; what it has locked goes when it lets go"},
