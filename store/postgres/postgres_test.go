@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -82,11 +83,15 @@ func emptied(t testing.TB, db *servers.DB) string {
 func TestStore(t *testing.T) {
 	fewerRuns(t)
 	db := smallDatabase(t)
+	// Some groups write ten thousands of rows at once, which takes its time under the race detector.
+	open := func(t *testing.T, url string) store.Store {
+		return openWith(t, postgres.Options{URL: url, Connections: 8, Timeout: time.Minute})
+	}
 	storetest.Run(t, storetest.Harness{
-		Open: func(t *testing.T) store.Store { return openAt(t, emptied(t, db)) },
+		Open: func(t *testing.T) store.Store { return open(t, emptied(t, db)) },
 		Reopen: func(t *testing.T, s store.Store) store.Store {
 			require.NoError(t, s.Close())
-			return openAt(t, db.App)
+			return open(t, db.App)
 		},
 	})
 }
