@@ -185,7 +185,7 @@ func TestALimitThatCannotBeReadLetsNothingThrough(t *testing.T) {
 func TestABacklogGoesOldestFirst(t *testing.T) {
 	n := 100_000
 	if testing.Short() {
-		n = 20_000
+		n = 6_000
 	}
 	r := newRig(t, clockwork.NewRealClock(), &fake{}, func(r *rig) { r.acct.Parallel = 1 })
 	r.shutdown()
@@ -195,7 +195,7 @@ func TestABacklogGoesOldestFirst(t *testing.T) {
 	}
 	r.acct = r.copyAccount()
 	r.start()
-	require.Eventually(t, func() bool { return len(r.fake.order()) == n }, time.Minute, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return len(r.fake.order()) == n }, 3*time.Minute, 50*time.Millisecond)
 	require.Equal(t, ids, r.fake.order())
 	require.Eventually(t, func() bool { return r.count(delivery.StatusSent) == n }, patience, tick)
 }
