@@ -259,7 +259,7 @@ func (r *run) legStep(m *legModel) {
 		if got[1].Changed {
 			r.fatal("a repeat of a receipt changed something")
 		}
-		if m.counts(n, before) {
+		if m.counts(n, before) && !m.earlier(n, says) {
 			m.legs[n].heard = append(m.legs[n].heard, says)
 		}
 		if now := r.message(m.id); m.claim != nil && now.Status != delivery.StatusSending {
@@ -309,6 +309,13 @@ func (m *legModel) counts(n int, before store.Message) bool {
 		return true
 	}
 	return l.handed || l.maybe || len(l.heard) > 0 || m.under(n) || l.tried && n == m.cur && before.Status.Waiting()
+}
+
+// earlier reports whether a receipt is taken to be about an attempt in doubt before the one under way, which decides: of
+// a leg that another one follows, so that there are never two under way.
+func (m *legModel) earlier(n int, says delivery.Status) bool {
+	return m.claim != nil && m.claim.Leg == n && m.claim.InDoubt && m.claim.MoreLegs &&
+		(says == delivery.StatusUndelivered || says == delivery.StatusSent)
 }
 
 // under reports whether an attempt of a leg is under way.
