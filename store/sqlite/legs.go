@@ -256,9 +256,12 @@ func (l *leg) reached() bool {
 func (r *row) win(n int) {
 	l := &r.legs[n]
 	switch {
+	case !l.reached() && l.winner:
+		l.winner, l.changed = false, true
+		if i := slices.IndexFunc(r.legs, func(l leg) bool { return l.reached() }); i >= 0 { // one that came second
+			r.legs[i].winner, r.legs[i].changed = true, true
+		}
 	case !l.reached():
-		l.changed = l.changed || l.winner
-		l.winner = false
 	case !r.won():
 		l.winner, l.changed = true, true
 	}
