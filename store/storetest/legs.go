@@ -323,6 +323,20 @@ var legTests = []sentence{
 		k.says(id, delivery.SMS, delivery.StatusDelivered)
 		k.is([]any{k.winner(id), k.message(id).Status}, []any{0, delivery.StatusDelivered}, "the first winner stays")
 	}},
+	{"a winner that turns out not to have arrived leaves it to the leg that came second", func(k *kit) {
+		k.accounts()
+		id := k.accept(legs(delivery.WhatsApp, delivery.SMS), func(m *store.NewMessage) {
+			m.Then[0].Success = delivery.StatusSent
+		})
+		k.handOff(id)
+		k.says(id, delivery.WhatsApp, delivery.StatusUndelivered)
+		k.handOff(id)
+		k.is(k.winner(id), 1, "to be handed over is its success")
+		k.says(id, delivery.WhatsApp, delivery.StatusDelivered)
+		k.is(k.winner(id), 1, "the first to have its success")
+		k.says(id, delivery.SMS, delivery.StatusUndelivered)
+		k.is(k.winner(id), 0, "the one that arrived after all")
+	}},
 	{"a late winner after the last leg was refused moves the message all the same", func(k *kit) {
 		k.accounts()
 		id := k.accept(twoLegs)
