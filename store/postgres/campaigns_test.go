@@ -93,7 +93,7 @@ func TestUnfinishedMoveIsTakenUp(t *testing.T) {
 	require.Eventually(t, func() bool {
 		tally, err := next.Tally(bg, "acme", c.ID)
 		return err == nil && tally[delivery.SMS][delivery.StatusCanceled] == 10
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, beat)
 	clean(t, s, "acme")
 }
 

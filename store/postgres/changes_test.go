@@ -41,7 +41,7 @@ func TestChangeThatCommitsLateIsNotMissed(t *testing.T) {
 			early = append(early, c.ID)
 		}
 		return err != nil || len(waits) > 0 || len(early) > 0
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, beat)
 	middle, err := s.Changes(bg, sys, before.Upto, 100)
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit(bg))

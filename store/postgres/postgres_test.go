@@ -44,9 +44,10 @@ func smallDatabase(t testing.TB) *servers.DB {
 	})
 }
 
+// openAt opens a store that waits for longer than a machine with other work may take.
 func openAt(t testing.TB, url string) *postgres.Store {
 	t.Helper()
-	return openWith(t, postgres.Options{URL: url, Connections: 8})
+	return openWith(t, postgres.Options{URL: url, Connections: 8, Timeout: time.Minute})
 }
 
 func openWith(t testing.TB, o postgres.Options) *postgres.Store {
@@ -83,10 +84,7 @@ func emptied(t testing.TB, db *servers.DB) string {
 func TestStore(t *testing.T) {
 	fewerRuns(t)
 	db := smallDatabase(t)
-	// Some groups write ten thousands of rows at once, which takes its time under the race detector.
-	open := func(t *testing.T, url string) store.Store {
-		return openWith(t, postgres.Options{URL: url, Connections: 8, Timeout: time.Minute})
-	}
+	open := func(t *testing.T, url string) store.Store { return openAt(t, url) }
 	storetest.Run(t, storetest.Harness{
 		Open: func(t *testing.T) store.Store { return open(t, emptied(t, db)) },
 		Reopen: func(t *testing.T, s store.Store) store.Store {

@@ -385,7 +385,7 @@ func TestATenantChangedByTwoNodesAtOnce(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return len(scoped[string](t, watch, "", `SELECT 'x' FROM pg_stat_activity
 			WHERE wait_event_type = 'Lock' AND query LIKE '%tenants%'`)) > 0
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, beat)
 	require.NoError(t, tx.Commit(bg))
 	require.ErrorIs(t, <-done, store.ErrConflict)
 	now, err := s.Tenant(bg, sys, "acme")

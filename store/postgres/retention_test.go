@@ -241,7 +241,7 @@ func TestRetentionIsTakenUpWhereItWasStopped(t *testing.T) {
 	watch := connect(t, p.db.Admin)
 	require.Eventually(t, func() bool {
 		return len(scoped[int](t, watch, "", `SELECT first FROM retired`)) > 0
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, beat)
 	_, err = p.s.Audit(bg, "acme")
 	require.ErrorIs(t, err, store.ErrUnavailable)
 	cancel()
