@@ -30,6 +30,15 @@ func (p *Pipeline) Still(ctx context.Context, underWay int) (bool, error) {
 	return len(overdue) == 0 && idle(), err
 }
 
+// HoldJournal makes every attempt wait for its journal, as a slow disk does, until the returned function is called.
+func (p *Pipeline) HoldJournal() (release func()) {
+	p.journal.mu.Lock()
+	return p.journal.mu.Unlock
+}
+
+// Permitted is how many workers of an account have a message that may go.
+func (p *Pipeline) Permitted(a *routing.Account) int { return a.Parallel - len(p.station(a).free) }
+
 // Heard hands in what people wrote as the connector of an account does.
 func (p *Pipeline) Heard(ctx context.Context, a *routing.Account, inbound []delivery.Inbound) error {
 	return sink{p, a}.Inbound(ctx, inbound)

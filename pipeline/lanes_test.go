@@ -53,7 +53,7 @@ func newBay(parallel int, change func(a *routing.Account)) *bay {
 	b.ids = delivery.NewIDs(b.clock.Now)
 	p := &Pipeline{
 		clock: b.clock, log: slog.New(slog.DiscardHandler), ctx: context.Background(),
-		opt: Options{Limiter: b.limiter, InFlight: 8192},
+		opt: Options{Limiter: b.limiter, InFlight: 8192}, elapsed: func() time.Duration { return 0 },
 	}
 	p.tenants.load = func(id delivery.TenantID) (*store.Tenant, error) {
 		return &store.Tenant{ID: id, Weight: b.weights[id]}, nil

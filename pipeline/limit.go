@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"maps"
+	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +20,12 @@ const horizon = 2 * time.Second
 
 // ReasonRateLimited is why a message waits that a rate does not let through yet.
 const ReasonRateLimited = "rate_limited"
+
+// permitLife is how long a permit is good for. A process that was stopped, or got no processor or no disk, between a
+// permit and the provider would otherwise let go at once what it was permitted bit by bit. The burst of an account is
+// used but for the whole messages that its rate lets through in this time, so that a provider never sees more than the
+// two declare.
+const permitLife = 25 * time.Millisecond
 
 // boundsBuffer is reused for every reservation of a station.
 type boundsBuffer struct {
@@ -70,6 +78,9 @@ func (p *Pipeline) permit(s *station, now time.Time, back *[]*passage) (m *passa
 				switch {
 				case d.Go:
 					m = l.take()
+					if m.limited = s.limited(); m.limited {
+						m.permitted = p.elapsed()
+					}
 					return m.cost(), took
 				case everybody && !resting:
 					return 0, stopped
@@ -179,6 +190,22 @@ func (p *Pipeline) reserve(s *station, m *passage, now time.Time) (d limits.Deci
 	return limits.Decision{NotBefore: now.Add(time.Second), Blocking: -1}, false
 }
 
+// limited reports whether any of the bounds that were asked last is a rate. Callers hold mu.
+func (s *station) limited() bool {
+	return slices.ContainsFunc(s.bounds.bounds, func(b limits.Bound) bool { return b.Rate.PerSecond < unbounded })
+}
+
+// permitHolds reports whether the permit of m is still good, or has just been given anew.
+func (p *Pipeline) permitHolds(s *station, m *passage) bool {
+	if !m.limited || p.elapsed()-m.permitted <= permitLife {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, _ := p.reserve(s, m, p.clock.Now())
+	return d.Go
+}
+
 // boundsFor lists the bounds that apply to m. The account's own comes first.
 func (p *Pipeline) boundsFor(s *station, m *passage, now time.Time) (*boundsBuffer, error) {
 	b := &s.bounds
@@ -204,6 +231,10 @@ func (p *Pipeline) boundsFor(s *station, m *passage, now time.Time) (*boundsBuff
 		own, burst, name = pace, 0, name+"'s present"
 	}
 	add(limits.Key{Account: s.acct.ID}, own, burst, name)
+	if name == s.name { // declared, or none
+		r := &b.bounds[0].Rate
+		r.Burst = max(1, r.Burst-math.Floor(own*permitLife.Seconds()))
+	}
 	t, err := p.tenants.get(m.Queue.Tenant)
 	if err != nil {
 		return b, err

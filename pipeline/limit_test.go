@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/pipeline"
 	"github.com/msgctl/msgctl/store"
 )
 
@@ -88,6 +89,35 @@ func TestTwoTenantsOnOneConnectorKeepTheirLimits(t *testing.T) {
 		took := at[len(at)-1].Sub(begin)
 		require.Less(t, took, 9*time.Second, "%s is not held back further than its limit asks", id)
 	}
+}
+
+// Workers that stand still between their permits and the provider do not go together when they can: what the provider
+// sees keeps to the rate too.
+func TestAPermitIsNotKept(t *testing.T) {
+	const perSecond, burst, workers, all = 20, 2, 16, 60
+	clock := clockwork.NewFakeClock()
+	seen := &times{clock: clock, at: map[delivery.TenantID][]time.Time{}}
+	r := newRig(t, clock, &fake{answer: seen.answer}, func(r *rig) {
+		r.acct.PerSecond, r.acct.Burst, r.acct.Parallel = perSecond, burst, workers
+		began := clock.Now()
+		r.tune = func(o *pipeline.Options) { o.Elapsed = func() time.Duration { return clock.Since(began) } }
+	})
+	release := sync.OnceFunc(r.pipe.HoldJournal())
+	defer release()
+	ids := r.accept(all, nil)
+	require.Eventually(t, func() bool {
+		clock.Advance(2 * time.Millisecond)
+		return r.pipe.Permitted(r.acct) == workers
+	}, patience, tick, "every worker has a permit")
+	release()
+	require.Eventually(t, func() bool {
+		clock.Advance(2 * time.Millisecond)
+		return len(seen.of(tenant)) == all
+	}, patience, 200*time.Microsecond)
+	// The connector reads the clock a turn or two after the last look.
+	require.LessOrEqual(t, most(seen.of(tenant), 980*time.Millisecond), perSecond+burst)
+	r.await(ids, delivery.StatusSent)
+	r.audited()
 }
 
 func TestHeldByARateSaysSo(t *testing.T) {

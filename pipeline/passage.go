@@ -11,22 +11,24 @@ import (
 // passage is one claimed message on its way from route to receipt. One goroutine has it at a time.
 type passage struct {
 	store.Claimed
-	account  *routing.Account
-	until    time.Time // the lease's end
-	draft    delivery.Draft
-	out      delivery.Outgoing
-	probe    bool              // the one message that may try a resting account
-	route    string            // why this account was chosen
-	alone    bool              // its account is its own matter and says nothing about the rest of its queue: see route
-	refusals int64             // of its tenant, as counted before its claim
-	ways     int64             // as counted before its account was chosen
-	content  string            // what was rendered, such as "otp v3"; "" = literal content
-	began    time.Time         // when a worker took it
-	track    *track            // what it goes through; nil = it is not traced
-	journal  *segment          // where its attempt was begun; nil = it was not
-	failure  *delivery.Failure // of the attempt; nil = it had none
-	ended    bool              // outcome is decided
-	outcome  store.Outcome
+	account   *routing.Account
+	until     time.Time // the lease's end
+	draft     delivery.Draft
+	out       delivery.Outgoing
+	probe     bool              // the one message that may try a resting account
+	route     string            // why this account was chosen
+	alone     bool              // its account is its own matter and says nothing about the rest of its queue: see route
+	refusals  int64             // of its tenant, as counted before its claim
+	ways      int64             // as counted before its account was chosen
+	content   string            // what was rendered, such as "otp v3"; "" = literal content
+	began     time.Time         // when a worker took it
+	permitted time.Duration     // when it got its permit, as a reading of Pipeline.elapsed
+	limited   bool              // a rate had to permit it
+	track     *track            // what it goes through; nil = it is not traced
+	journal   *segment          // where its attempt was begun; nil = it was not
+	failure   *delivery.Failure // of the attempt; nil = it had none
+	ended     bool              // outcome is decided
+	outcome   store.Outcome
 }
 
 func (m *passage) key() attemptKey { return attemptKey{m.ID, m.Epoch} }

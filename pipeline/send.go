@@ -54,11 +54,8 @@ func (p *Pipeline) send(m *passage, now time.Time) {
 		p.planner.block(m.Queue, now.Add(time.Second), windowMin, delivery.Standing{Reason: "journal_unavailable", Until: until})
 		return
 	}
-	// The last look before the first byte, by a clock that runs on while the process stands still and that nobody sets:
-	// the disk, or whoever stopped this process, may have taken the lease's time.
-	if !p.claims.covers(m.key(), p.elapsed()+m.account.Timeout) || !m.ExpiresAt.After(p.clock.Now()) ||
-		p.held() != "" || p.refused(m) || p.campaigns.paused(m.Campaign) {
-		m.giveBack(reasonLeaseShort)
+	if why := p.lastLook(s, m); why != "" {
+		m.giveBack(why)
 		p.journal.end(m)
 		if m.probe {
 			m.account.Unprobe()
@@ -84,6 +81,20 @@ func (p *Pipeline) send(m *passage, now time.Time) {
 		p.failed(m, f, after)
 	}
 	p.journal.end(m)
+}
+
+// lastLook says why m must not go although everything was right a moment ago; "" = it goes. It looks by a clock that runs
+// on while the process stands still and that nobody sets: the disk, or whoever stopped this process, may have taken the
+// lease's time, or that of the permit.
+func (p *Pipeline) lastLook(s *station, m *passage) string {
+	switch {
+	case !p.claims.covers(m.key(), p.elapsed()+m.account.Timeout), !m.ExpiresAt.After(p.clock.Now()), p.held() != "",
+		p.refused(m), p.campaigns.paused(m.Campaign):
+		return reasonLeaseShort
+	case !p.permitHolds(s, m):
+		return ReasonRateLimited
+	}
+	return ""
 }
 
 // attemptOnce calls the connector, bounded in time; a panic in it is a failure of this one message.
