@@ -8,9 +8,9 @@ import (
 )
 
 // rates looks at every second of the paced connector, over all engines, and returns those that hold too much. The bound
-// is the rate and the burst that the connector declares. An engine that gets no processor between a permit and the wire,
-// and a simulator that gets none to date what has come, move messages from one second into the next: each is taken to
-// have stood still for as long as the simulator did at worst in that second or the one before.
+// is the rate and the burst that the connector declares; an engine that gets no processor between a permit and the wire
+// has to keep to it. A simulator that gets none to date what has come moves messages from one second into the next: it
+// is taken to have stood still for as long as it did at worst in that second or the one before.
 func (c *chaos) rates() (over []string) {
 	c.t.Helper()
 	var times []time.Time
@@ -30,7 +30,7 @@ func (c *chaos) rates() (over []string) {
 		if n <= pacedRate+pacedBurst {
 			continue
 		}
-		moved := 2 * stalled(stalls, times[from].Add(-time.Second), times[to])
+		moved := stalled(stalls, times[from].Add(-time.Second), times[to])
 		bound := pacedRate*(1+moved.Seconds()) + pacedBurst
 		if more := float64(n) - bound; more > 0 {
 			excess = max(excess, more)
