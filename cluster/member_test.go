@@ -84,7 +84,7 @@ func (n *node) begin(t *testing.T) *node {
 
 func soon(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	require.Eventually(t, f, 10*time.Second, 5*time.Millisecond, what)
+	require.Eventually(t, f, time.Minute, 5*time.Millisecond, what)
 }
 
 func state(t *testing.T, n *node, name string) store.Node {

@@ -245,7 +245,7 @@ func (r *rig) send(c *sdk.Client, n int) int {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	require.Eventually(t, f, 20*time.Second, 10*time.Millisecond, what)
+	require.Eventually(t, f, time.Minute, 10*time.Millisecond, what)
 }
 
 func withRoles(r ...string) func(*engine.Config) { return func(c *engine.Config) { c.Roles = r } }

@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds what a test waits for. Only a failure uses it up.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // box is a whole engine behind its sockets, with the provider simulator, for a test that attacks it.
 type box struct {

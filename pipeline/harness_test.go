@@ -83,7 +83,7 @@ type rig struct {
 }
 
 const (
-	patience = 15 * time.Second
+	patience = time.Minute
 	tick     = 5 * time.Millisecond
 )
 

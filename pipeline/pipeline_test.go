@@ -84,7 +84,7 @@ func turn(r *rig, clock *clockwork.FakeClock, done func() bool) {
 			clock.Advance(500 * time.Millisecond)
 		}
 		return false
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func TestTransientIsRetriedUntilItWorks(t *testing.T) {
@@ -215,7 +215,7 @@ func TestDrainGivesBackWhatHasNotStarted(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := r.pipe.Accept(context.Background(), tenant, store.Acceptance{Now: r.clock.Now()})
 			return err != nil
-		}, 5*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 		close(release)
 	}()
 	r.shutdown()

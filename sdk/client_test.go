@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -296,9 +297,9 @@ func TestContextEnds(t *testing.T) {
 		require.Empty(t, s.waits, "a wait that cannot help is not begun")
 	})
 	t.Run("one try takes too long", func(t *testing.T) {
-		n := 0
+		var n atomic.Int32 // the first request may still be served as the second comes
 		c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
-			if n++; n == 1 {
+			if n.Add(1) == 1 {
 				<-r.Context().Done()
 				return
 			}
@@ -312,9 +313,9 @@ func TestContextEnds(t *testing.T) {
 
 func TestLogsHoldNothingSecret(t *testing.T) {
 	var log bytes.Buffer
-	n := 0
+	var n atomic.Int32
 	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		if n++; n == 1 {
+		if n.Add(1) == 1 {
 			refuse(w, 500, "internal_error")
 			return
 		}

@@ -301,9 +301,9 @@ func TestSMSCBound(t *testing.T) {
 	require.Equal(t, smpp.ROK, b.bind(smpp.BindReceiver, "acme", ""))
 	require.Equal(t, 2, s.Bound("acme"))
 	require.NoError(t, a.Close())
-	require.Eventually(t, func() bool { return s.Bound("acme") == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Bound("acme") == 1 }, time.Minute, time.Millisecond)
 	require.NoError(t, b.Close())
-	require.Eventually(t, func() bool { return s.Bound("acme") == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Bound("acme") == 0 }, time.Minute, time.Millisecond)
 }
 
 func TestSMSCReceiptsWaitForAcknowledgement(t *testing.T) {

@@ -68,7 +68,7 @@ func shared(t *testing.T, ls []limits.Limiter) {
 			}
 		}
 		return true
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }
 
 func TestRedisComesAndGoes(t *testing.T) {

@@ -38,7 +38,7 @@ func cluster(t *testing.T, url func(node int) string, n int) []limits.Limiter {
 			}
 		}
 		return true
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	return ls
 }
 
