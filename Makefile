@@ -84,7 +84,7 @@ faults-cluster: ## each fault of PostgreSQL, RabbitMQ, Redis, the network and a 
 
 crash-cluster: build ## FAULTS that hit three engines, PostgreSQL, RabbitMQ and Redis, KEEP=file; default: some 100 minutes
 	$(GO) test -count=1 -v -timeout 240m -run 'TestCluster$$' ./bench/crash \
-	  -cluster $${FAULTS:-engine=1020,postgres=68,rabbit=40,redis=300} $(if $(KEEP),-keep $(abspath $(KEEP)))
+	  -cluster $${FAULTS:-engine=1040,postgres=68,rabbit=40,redis=300} $(if $(KEEP),-keep $(abspath $(KEEP)))
 
 crash-cluster-short: build ## the same in about ten minutes, and two rolling replacements of all engines
 	$(GO) test -count=1 -v -timeout 40m -run 'TestCluster$$|TestRolling$$' ./bench/crash \
