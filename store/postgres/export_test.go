@@ -1,5 +1,12 @@
 package postgres
 
+import (
+	"context"
+	"time"
+
+	"github.com/msgctl/msgctl/delivery"
+)
+
 // Trips is how many round trips transactions have taken.
 func (s *Store) Trips() int64 { return s.trips.Load() }
 
@@ -15,6 +22,20 @@ func (s *Store) Waiting() (n int) {
 
 // Closing reports whether Close waits for the calls that run, or has ended.
 func (s *Store) Closing() bool { return s.closed.Load() }
+
+// StandStill takes the lock of a tenant's history and does nothing for a while, as a node that is stopped.
+func (s *Store) StandStill(ctx context.Context, slug delivery.TenantID, began chan<- struct{}, d time.Duration) error {
+	n, err := s.tenantNumber(ctx, slug)
+	if err != nil {
+		return err
+	}
+	_, err = write(ctx, s, scope(n), need{heads: []int64{n}}, func(t *tx) (int, error) {
+		close(began)
+		time.Sleep(d)
+		return 0, t.trip(stmt{sql: "SELECT 1"})
+	})
+	return err
+}
 
 // FinishMoves is what a node does from time to time.
 func (s *Store) FinishMoves() error {

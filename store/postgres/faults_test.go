@@ -519,6 +519,24 @@ func TestAForeignSessionIdleInATransaction(t *testing.T) {
 	right(t, s)
 }
 
+// A node that is stopped within a transaction keeps the others waiting for less long than they wait for a lock.
+func TestANodeThatStandsStillFailsNobodyElse(t *testing.T) {
+	t.Parallel()
+	db := smallDatabase(t)
+	open := func() *postgres.Store {
+		return openWith(t, postgres.Options{URL: db.App, Timeout: 5 * time.Second, Now: func() time.Time { return faultTime }})
+	}
+	still, other := open(), open()
+	require.NoError(t, still.CreateTenant(t.Context(), faultSys, store.Tenant{ID: "acme", CreatedAt: faultTime}))
+	began, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- still.StandStill(t.Context(), "acme", began, 4500*time.Millisecond) }()
+	<-began
+	_, err := newClient(0).ask(other, 0, 1)
+	require.NoError(t, err)
+	require.ErrorIs(t, <-ended, store.ErrUnavailable, "it has lost its transaction")
+	right(t, other)
+}
+
 // Behind PgBouncer each transaction may have another session.
 func TestBehindPgBouncer(t *testing.T) {
 	t.Parallel()

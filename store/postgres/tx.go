@@ -175,9 +175,10 @@ func (t *tx) begin(n *need) error {
 	t.now = n.now
 	stmts := []stmt{
 		{sql: beginWrite},
-		// The wait for a lock ends first, so that the error says what it was.
+		// The wait for a lock ends before the statement, so that the error says what it was. A transaction that stands idle
+		// ends before those that wait for its locks: a node that is stopped costs the others a wait, and no failure.
 		{sql: setLimits, args: []any{strconv.FormatInt(int64(t.scope), 10), millis(t.s.timeout),
-			millis(t.s.timeout * 4 / 5), millis(t.s.timeout)}},
+			millis(t.s.timeout * 4 / 5), millis(t.s.timeout * 3 / 5)}},
 	}
 	stmts = append(stmts, n.first...)
 	if len(n.stripes) > 0 {
