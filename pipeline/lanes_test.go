@@ -233,7 +233,7 @@ func TestAQueueThatHasWaitedGetsALargerShare(t *testing.T) {
 	fill()
 	require.InDelta(t, 100, share()[delivery.Bulk], laneQuantum)
 	fill()
-	b.p.planner.overdue(old, b.clock.Now().Add(-agedAfter))
+	b.p.planner.overdue(old, b.clock.Now().Add(-agedAfter), false)
 	b.p.planner.giveUpLost(b.clock.Now())
 	b.giveBackShort(b.clock.Now())
 	n := share()

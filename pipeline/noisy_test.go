@@ -46,9 +46,9 @@ func TestFairnessMetrics(t *testing.T) {
 		pl.finished(q)
 		pl.claimed(q.id, len(ids), len(ids))
 	}
-	pl.overdue(smsQueue("t0", delivery.Bulk), now.Add(-90*time.Second))
-	pl.overdue(smsQueue("t1", delivery.Bulk), now.Add(-80*time.Second))
-	pl.overdue(smsQueue("t1", delivery.Normal), now.Add(time.Second))
+	pl.overdue(smsQueue("t0", delivery.Bulk), now.Add(-90*time.Second), false)
+	pl.overdue(smsQueue("t1", delivery.Bulk), now.Add(-80*time.Second), false)
+	pl.overdue(smsQueue("t1", delivery.Normal), now.Add(time.Second), false)
 	gatherer := pl.p.opt.Metrics.(*prometheus.Registry)
 	families, err := gatherer.Gather()
 	require.NoError(t, err)

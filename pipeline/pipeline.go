@@ -123,6 +123,7 @@ type Pipeline struct {
 	campaigns campaignCache
 	lease     atomic.Int64 // a time.Duration
 	waking    atomic.Int64 // store.Wake under way
+	woken     atomic.Bool  // one of them has made something due since the sweeper last looked
 
 	asker       *asker
 	doubts      *prometheus.CounterVec
@@ -404,10 +405,7 @@ func (p *Pipeline) wakeLater(h store.Held) {
 
 // Wake makes everything that is held for a reason due now.
 func (p *Pipeline) Wake(ctx context.Context, reason string) error {
-	now := p.clock.Now()
-	_, err := p.store.Wake(ctx, system, now, store.Held{Reason: reason})
-	p.alarm.due(now)
-	return err
+	return p.wakeNow(ctx, store.Held{Reason: reason})
 }
 
 // Quiet reports whether nothing is under way and nothing that is due could go: what waits, waits for its time, a limit

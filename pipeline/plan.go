@@ -131,15 +131,17 @@ func (pl *planner) list(st *queue) {
 }
 
 // overdue tells of a queue whose oldest due message should have gone already: a lost hint, or a due time that has come.
-func (pl *planner) overdue(q delivery.Queue, oldest time.Time) {
+// woken says that messages may have been made due since the last time, which take their old places in the queue.
+func (pl *planner) overdue(q delivery.Queue, oldest time.Time, woken bool) {
 	pl.mu.Lock()
 	st := pl.queue(q)
 	st.oldest, st.seenAt = oldest, pl.p.clock.Now()
 	switch {
 	case st.behind:
 		st.missed = true // it may be older than what is being read: woken messages come back to their old places
-	case len(st.ids) == 0, oldest.Before(st.ids[0].Time().Add(-time.Second)):
-		// Messages of the list, or on their way to a claim, are due too: only something older than those is news.
+	case len(st.ids) == 0, woken, oldest.Before(st.ids[0].Time().Add(-time.Second)):
+		// Messages of the list, or on their way to a claim, are due too: only something older than those is news, or what
+		// was not due when the list was read.
 		st.behind, st.missed, st.mark = true, true, store.DueMark{}
 		pl.list(st)
 	}

@@ -92,10 +92,28 @@ func TestClaimsAreSharedByWeight(t *testing.T) {
 	}
 }
 
+// Messages that are woken take their old places, beside those that the list holds already: when it is used up, there is
+// one more look.
+func TestWhatIsWokenIsLookedForThoughTheListIsNotEmpty(t *testing.T) {
+	for _, woken := range []bool{false, true} {
+		pl, clock := newPlan(8192)
+		now := clock.Now()
+		id := smsQueue("t", delivery.Bulk)
+		pl.add(hint{id, someIDs(3)})
+		pl.overdue(id, now, woken)
+		q, ids, _ := pl.next(now, bandBulk)
+		require.Len(t, ids, 3)
+		pl.finished(q)
+		q, ids, _ = pl.next(now, bandBulk)
+		require.Equal(t, woken, q != nil, "a look into the store")
+		require.Empty(t, ids)
+	}
+}
+
 func TestAQueueThatCannotBeReadDoesNotHoldUpOthers(t *testing.T) {
 	pl, clock := newPlan(8192)
 	now := clock.Now()
-	pl.overdue(smsQueue("far behind", delivery.Bulk), now)
+	pl.overdue(smsQueue("far behind", delivery.Bulk), now, false)
 	pl.add(hint{smsQueue("t", delivery.Bulk), someIDs(3 * maxHint)})
 	turns := map[delivery.TenantID]int{}
 	for range 4 {

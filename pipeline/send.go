@@ -184,12 +184,20 @@ func (p *Pipeline) wake(h store.Held) {
 	p.waking.Add(1)
 	p.wg.Go(func() {
 		defer p.waking.Add(-1)
-		_, err := p.store.Wake(p.ctx, system, p.clock.Now(), h)
-		if err != nil && p.ctx.Err() == nil {
+		if err := p.wakeNow(p.ctx, h); err != nil && p.ctx.Err() == nil {
 			p.log.Warn("held messages cannot be woken; they go when their time comes", "reason", h.Reason, "err", err)
 		}
-		p.alarm.due(p.clock.Now())
 	})
+}
+
+// wakeNow makes due what is held, and has the sweeper look for it.
+func (p *Pipeline) wakeNow(ctx context.Context, h store.Held) error {
+	n, err := p.store.Wake(ctx, system, p.clock.Now(), h)
+	if n > 0 || err != nil { // in doubt it may have been done
+		p.woken.Store(true)
+	}
+	p.alarm.due(p.clock.Now())
+	return err
 }
 
 // knownCode keeps the number of label values small: codes of the connector's table, "unknown" for the rest.

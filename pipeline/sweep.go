@@ -156,8 +156,12 @@ func (a *alarm) due(at time.Time) {
 // sweepQueues tells the planner which queues have due messages. It returns true when some of them were left to hints
 // that are under way.
 func (p *Pipeline) sweepQueues(ctx context.Context, now time.Time) (left bool) {
+	woken := p.woken.Swap(false) // before the look, which sees what they were
 	due, err := p.store.DueQueues(ctx, system, now)
 	if err != nil {
+		if woken {
+			p.woken.Store(true)
+		}
 		if ctx.Err() == nil {
 			p.log.Warn("due queues cannot be read", "err", err)
 		}
@@ -166,8 +170,8 @@ func (p *Pipeline) sweepQueues(ctx context.Context, now time.Time) (left bool) {
 	quiet := p.hints.idle()
 	for _, q := range due {
 		// While hints flow, what became due a moment ago is most likely named by one of them.
-		if quiet || now.Sub(q.Oldest) > hintGrace {
-			p.planner.overdue(q.Queue, q.Oldest)
+		if quiet || woken || now.Sub(q.Oldest) > hintGrace {
+			p.planner.overdue(q.Queue, q.Oldest, woken)
 		} else {
 			left = true
 		}
