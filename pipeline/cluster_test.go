@@ -109,6 +109,19 @@ func TestAnAnswerHeardBeforeAKillCountsThoughOthersCalledItADoubt(t *testing.T) 
 	next.audited()
 }
 
+// A start goes on once the store has time for it, where others keep it busy; alone, it says at once that it cannot.
+func TestAStartWaitsForAStoreThatOthersUse(t *testing.T) {
+	next, ids := comingBack(t, true)
+	next.fault = &faulty{}
+	next.fault.writes.Store(true)
+	time.AfterFunc(300*time.Millisecond, func() { next.fault.writes.Store(false) })
+	next.start()
+	t.Cleanup(next.close)
+	next.await(ids, delivery.StatusSent)
+	require.Empty(t, next.fake.sends(), "what was answered is not sent again")
+	next.audited()
+}
+
 // overtaken is a store in which somebody else settles the claims that are listed, before the caller can.
 type overtaken struct {
 	pipeline.Store

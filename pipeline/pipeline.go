@@ -242,7 +242,7 @@ func (p *Pipeline) Start(ctx context.Context) error {
 		return nil
 	}
 	p.checkClock(ctx, p.clock.Now())
-	if err := p.recoverClaims(ctx); err != nil {
+	if err := p.recoverPatiently(ctx); err != nil {
 		return fmt.Errorf("pipeline: recover claims: %w", err)
 	}
 	p.started = true

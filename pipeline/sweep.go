@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -324,6 +325,29 @@ func notBegun(o store.Overdue, reason string, now time.Time) store.Outcome {
 	return store.Outcome{
 		ID: o.ID, Epoch: o.Epoch, Writer: delivery.ByPlan, Status: delivery.StatusQueued, Reason: reason,
 		Until: sooner(o.ID.Time(), now), // the clock may have been set back since it was accepted
+	}
+}
+
+// recoverFor is how long a start tries again while a store that others use too is away or busy.
+const recoverFor = 30 * time.Second
+
+// recoverPatiently is recoverClaims again and again while the store may soon do it. Where this process has the store for
+// itself, nobody else's work keeps it from answering: then whoever started it is told at once.
+func (p *Pipeline) recoverPatiently(ctx context.Context) error {
+	began := p.elapsed()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := p.recoverClaims(ctx)
+		if err == nil || p.opt.Run == "" || !temporary(err) || p.elapsed()-began+wait > recoverFor {
+			return err
+		}
+		p.log.Warn("claims of the stopped process cannot be settled yet; trying again", "err", err)
+		t := p.clock.NewTimer(wait)
+		select {
+		case <-t.Chan():
+		case <-ctx.Done():
+			t.Stop()
+			return errors.Join(ctx.Err(), err)
+		}
 	}
 }
 
