@@ -315,8 +315,12 @@ func (d *load) campaign(t *turns) {
 			return nil
 		}) && d.insist("the start of "+name, func() error {
 			_, err := t.next().Campaigns.Start(ctx, name)
-			if got, look := t.next().Campaigns.Get(ctx, name); look == nil && got.State != "draft" {
+			got, look := t.next().Campaigns.Get(ctx, name)
+			switch {
+			case look == nil && got.State != "draft":
 				return nil
+			case look != nil && errors.Is(err, sdk.ErrConflict): // an earlier try may have started it
+				return look
 			}
 			return err
 		})
