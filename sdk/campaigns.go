@@ -2,7 +2,9 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"slices"
 )
 
 // Campaigns sends a template to every person of an audience. A campaign goes by its name or id.
@@ -53,6 +55,27 @@ func (s Campaigns) Report(ctx context.Context, name string) (*CampaignReport, er
 	return send[CampaignReport](ctx, s.c, http.MethodGet, nil, nil, "campaigns", name, "report")
 }
 
+// moved are the states in which a campaign is after an action.
+var moved = map[string][]string{
+	"start": {"running", "completed"}, "pause": {"paused"}, "resume": {"running", "completed"}, "stop": {"stopped"},
+}
+
+// act does an action. When the answer to a try was lost, the next one may be told that it cannot be done a second time:
+// then the campaign's state says whether it was done.
 func (s Campaigns) act(ctx context.Context, name, action string) (*Campaign, error) {
-	return act[Campaign](ctx, s.c, "campaigns", name, action, nil)
+	path, err := pathTo("campaigns", name)
+	if err != nil {
+		return nil, err
+	}
+	out, repeated := new(Campaign), false
+	err = s.c.do(ctx, call{method: http.MethodPost, path: path + ":" + action, repeated: &repeated}, out)
+	if repeated && errors.Is(err, ErrConflict) {
+		if now, look := s.Get(ctx, name); look == nil && slices.Contains(moved[action], now.State) {
+			return now, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }

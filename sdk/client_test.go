@@ -311,6 +311,40 @@ func TestContextEnds(t *testing.T) {
 	})
 }
 
+// The answer to an action on a campaign is lost after it was done, and the next try is told that it cannot be done.
+func TestAnActionWhoseAnswerWasLost(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		lost  int32 // answers that are lost
+		state string
+		err   error
+	}{
+		{"it was done", 1, "running", nil},
+		{"and is over by now", 1, "completed", nil},
+		{"somebody else did something", 1, "stopped", ErrConflict},
+		{"none was lost", 0, "running", ErrConflict},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var n atomic.Int32
+			c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Method == http.MethodGet:
+					answer(w, 200, Campaign{Name: "sale", State: tc.state})
+				case n.Add(1) <= tc.lost:
+					panic(http.ErrAbortHandler)
+				default:
+					refuse(w, 409, "conflict")
+				}
+			})
+			got, err := c.Campaigns.Start(t.Context(), "sale")
+			require.ErrorIs(t, err, tc.err)
+			if tc.err == nil {
+				require.Equal(t, tc.state, got.State)
+			}
+		})
+	}
+}
+
 func TestLogsHoldNothingSecret(t *testing.T) {
 	var log bytes.Buffer
 	var n atomic.Int32

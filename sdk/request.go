@@ -32,6 +32,7 @@ type call struct {
 	patient      bool          // 429 is waited for without counting
 	throttled    func()        // called on each 429 that is waited for
 	unready      bool          // a 503 carries an answer
+	repeated     *bool         // is set when there was an earlier try, which may have taken effect
 }
 
 // do makes a call and decodes the answer into out, which may be nil, or an io.Writer for an answer that is not JSON.
@@ -70,6 +71,9 @@ func (c *Client) do(ctx context.Context, r call, out any) error {
 		}
 		if !free {
 			tries++
+			if r.repeated != nil {
+				*r.repeated = true
+			}
 		} else if r.throttled != nil {
 			r.throttled()
 		}
