@@ -415,3 +415,18 @@ func (p *Pipeline) Before() (n int) {
 	}
 	return n
 }
+
+// A part of the burst is left for messages that are on their way for longer than others.
+func TestABurstLeavesRoomForWhatIsOnTheWay(t *testing.T) {
+	for _, c := range []struct{ perSecond, burst, atOnce float64 }{
+		{100, 10, 5}, {100, 40, 35}, {10, 2, 2}, {20, 1, 1}, {1000, 0, 25}, {1, 0, 1},
+	} {
+		b := newBay(4, func(a *routing.Account) { a.PerSecond, a.Burst = c.perSecond, c.burst })
+		b.queue(200, "t", delivery.Normal, nil)
+		n := 0
+		for b.pass() != nil {
+			n++
+		}
+		require.InDelta(t, c.atOnce, n, 0, "%g a second and a burst of %g", c.perSecond, c.burst)
+	}
+}

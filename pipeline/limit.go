@@ -22,10 +22,13 @@ const horizon = 2 * time.Second
 const ReasonRateLimited = "rate_limited"
 
 // permitLife is how long a permit is good for. A process that was stopped, or got no processor or no disk, between a
-// permit and the provider would otherwise let go at once what it was permitted bit by bit. The burst of an account is
-// used but for the whole messages that its rate lets through in this time, so that a provider never sees more than the
-// two declare.
+// permit and the provider would otherwise let go at once what it was permitted bit by bit.
 const permitLife = 25 * time.Millisecond
+
+// onTheWay is how much later than permitted a message may come to its provider: as long as a permit is good for, and as
+// long again in the connector, the kernel and the network. What an account's rate lets through in this time is left of
+// its burst, up to half of it, so that a provider does not see more in a second than the two declare.
+const onTheWay = 2 * permitLife
 
 // boundsBuffer is reused for every reservation of a station.
 type boundsBuffer struct {
@@ -233,7 +236,7 @@ func (p *Pipeline) boundsFor(s *station, m *passage, now time.Time) (*boundsBuff
 	add(limits.Key{Account: s.acct.ID}, own, burst, name)
 	if name == s.name { // declared, or none
 		r := &b.bounds[0].Rate
-		r.Burst = max(1, r.Burst-math.Floor(own*permitLife.Seconds()))
+		r.Burst = max(1, r.Burst-math.Floor(min(own*onTheWay.Seconds(), r.Burst/2)))
 	}
 	t, err := p.tenants.get(m.Queue.Tenant)
 	if err != nil {
