@@ -120,7 +120,7 @@ func unlessPinned(o store.Overdue) store.Overdue {
 func (p *Pipeline) leaveElsewhere(m *passage, c routing.Choice, b *batch) {
 	until := b.now.Add(elsewherePause)
 	b.stuck = b.stuck || m.Queue == b.queue && !c.Alone
-	p.planner.block(m.Queue, until, windowMin, delivery.Standing{
+	p.planner.blockAsOf(m.ways, m.Queue, until, delivery.Standing{
 		Reason: c.Reason, Account: c.Blocked.Name, Until: until,
 	})
 	m.giveBack(c.Reason)

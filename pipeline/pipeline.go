@@ -119,7 +119,6 @@ type Pipeline struct {
 	claims    claims
 	tenants   tenantCache
 	refusals  refusals
-	ways      atomic.Int64 // counts changes of what route chooses from: accounts, tenants' rules
 	campaigns campaignCache
 	lease     atomic.Int64 // a time.Duration
 	waking    atomic.Int64 // store.Wake under way
@@ -336,7 +335,6 @@ func (p *Pipeline) SetAccounts(accounts []*routing.Account) {
 	}
 	p.lease.Store(int64(lease))
 	p.Accounts.Set(accounts)
-	p.ways.Add(1)
 	for a, s := range p.stations {
 		if !keep[a] {
 			delete(p.stations, a)
@@ -383,7 +381,6 @@ func (p *Pipeline) Standing(q delivery.Queue) (delivery.Standing, bool) {
 // TenantChanged makes the pipeline read a tenant's limits and policy anew.
 func (p *Pipeline) TenantChanged(id delivery.TenantID) {
 	p.tenants.forget(id)
-	p.ways.Add(1)
 	p.planner.unblock()
 	for _, s := range p.open() {
 		s.retime()

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/msgctl/msgctl/delivery"
@@ -40,6 +41,10 @@ type planner struct {
 	p      *Pipeline
 	wake   chan struct{}
 	urgent chan struct{} // wakes whoever claims only what is urgent
+
+	// ways counts changes of what route chooses from: accounts, what is known of them, tenants' rules. It changes with mu
+	// held, after what it counts and before anything is woken for it.
+	ways atomic.Int64
 
 	mu       sync.Mutex
 	queues   map[delivery.Queue]*queue
@@ -152,6 +157,24 @@ func (pl *planner) overdue(q delivery.Queue, oldest time.Time, woken bool) {
 // block keeps q from being claimed until a time; window, when more than 0, is how many it could use at most.
 func (pl *planner) block(q delivery.Queue, until time.Time, window int, why delivery.Standing) {
 	pl.mu.Lock()
+	pl.blockLocked(q, until, window, why)
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// blockAsOf is block for want of an account, as things were at a count of ways. When they have changed since, the queue
+// stays as it is: what unblocked it came after the look, and nothing would do it again.
+func (pl *planner) blockAsOf(ways int64, q delivery.Queue, until time.Time, why delivery.Standing) {
+	pl.mu.Lock()
+	if ways == pl.ways.Load() {
+		pl.blockLocked(q, until, windowMin, why)
+	}
+	pl.mu.Unlock()
+	pl.kick()
+}
+
+// blockLocked is block with mu held.
+func (pl *planner) blockLocked(q delivery.Queue, until time.Time, window int, why delivery.Standing) {
 	st := pl.queue(q)
 	if until.After(st.blocked) {
 		st.blocked = until
@@ -160,13 +183,12 @@ func (pl *planner) block(q delivery.Queue, until time.Time, window int, why deli
 		st.window = max(min(st.window, window), windowMin)
 	}
 	st.standing, st.notAfter = why, until
-	pl.mu.Unlock()
-	pl.kick()
 }
 
 // unblock lets every queue try again: limits, tenants or connectors have changed.
 func (pl *planner) unblock() {
 	pl.mu.Lock()
+	pl.ways.Add(1)
 	for _, q := range pl.queues {
 		q.blocked, q.window = time.Time{}, windowMax
 	}

@@ -135,7 +135,7 @@ func (r *recorder) settle(batch []*passage) {
 	p.metrics.settles.Observe(float64(len(batch)))
 	var returned delivery.Queue
 	var stopped delivery.CampaignID
-	var woken *routing.Account
+	var woken store.Held
 	for i, m := range batch {
 		if settled[i].Status == 0 {
 			p.claims.tell(m.key(), false)
@@ -158,12 +158,12 @@ func (r *recorder) settle(batch []*passage) {
 				returned = m.Queue
 				p.planner.returned(returned)
 			}
-		case m.ways != p.ways.Load() && unrouted(m.outcome.Reason):
+		case m.ways != p.planner.ways.Load() && unrouted(m.outcome.Reason):
 			// It was held for want of an account, and meanwhile something changed: the wake of that change came too early for it.
-			p.wake(store.Held{Reason: m.outcome.Reason, Tenant: m.Queue.Tenant})
-		case m.outcome.Reason == routing.ReasonConnectorDown && m.account != nil && m.account != woken && works(m.account):
-			woken = m.account // its rest ended while this was on its way: the wake of that came too early for it
-			p.wake(store.Held{Reason: routing.ReasonConnectorDown, Account: woken.ID})
+			if h := (store.Held{Reason: m.outcome.Reason, Tenant: m.Queue.Tenant}); h != woken {
+				woken = h
+				p.wake(h)
+			}
 		case m.outcome.Reason == ReasonRateLimited && m.Campaign != stopped && p.campaigns.paused(m.Campaign):
 			stopped = m.Campaign // it was paused or stopped while this was on its way: see CampaignPaused
 			p.wake(store.Held{Reason: ReasonRateLimited, Campaign: stopped})
@@ -187,12 +187,6 @@ func (r *recorder) settle(batch []*passage) {
 		p.traceSettled(batch, settled, began, written)
 	}
 	r.pending.Add(-int64(len(batch)))
-}
-
-// works reports whether an account does not rest.
-func works(a *routing.Account) bool {
-	_, _, rests := a.Resting()
-	return !rests
 }
 
 // temporary reports whether the store may take the same outcomes later.

@@ -33,7 +33,7 @@ type batch struct {
 // route claims the messages of a hint and hands each to the station of the account that it goes by.
 func (p *Pipeline) route(ctx context.Context, h hint) error {
 	now, began := p.clock.Now(), p.elapsed()
-	ways := p.ways.Load()
+	ways := p.planner.ways.Load()
 	if p.draining.Load() || p.held() != "" {
 		p.planner.failed(h.queue, len(h.ids), now)
 		return nil
@@ -107,7 +107,7 @@ func (p *Pipeline) choose(m *passage, b *batch) *station {
 	if b.tenant == nil {
 		until := b.now.Add(time.Second)
 		m.giveBack("tenant_unreadable")
-		p.planner.block(m.Queue, until, windowMin, delivery.Standing{Reason: "tenant_unreadable", Until: until})
+		p.planner.blockAsOf(m.ways, m.Queue, until, delivery.Standing{Reason: "tenant_unreadable", Until: until})
 		return nil
 	}
 	q := query(m, b.tenant)
@@ -175,7 +175,7 @@ func (p *Pipeline) hold(m *passage, c routing.Choice, b *batch) {
 	}
 	if !c.Alone {
 		b.stuck = b.stuck || m.Queue == b.queue
-		p.planner.block(m.Queue, until, windowMin, why)
+		p.planner.blockAsOf(m.ways, m.Queue, until, why)
 	} else if c.Reason == routing.ReasonConnectorDown {
 		// Only one can try the account when its rest is over. The others need not look before it has been heard of: its
 		// end wakes them.

@@ -426,17 +426,50 @@ func TestAnAccountComesBackWhileAMessageIsOnItsWayToWait(t *testing.T) {
 	for range 6 {
 		r.acct.Down(clock.Now(), "refused", true)
 	}
-	began := clock.Now()
 	ids := r.accept(3, func(_ int, m *store.NewMessage) { m.Account = r.acct.ID })
 	select {
 	case <-h.there:
 	case <-time.After(patience):
 		t.Fatal("nothing was held")
 	}
-	require.True(t, r.acct.Up())
-	require.NoError(t, r.pipe.Wake(context.Background(), routing.ReasonConnectorDown))
+	clock.Advance(16 * time.Second)                                                               // its rest is over,
+	ids = append(ids, r.accept(1, func(_ int, m *store.NewMessage) { m.Account = r.acct.ID })...) // and this one tries
+	require.Eventually(t, func() bool { return works(r.acct) }, patience, tick)
+	began := clock.Now()
 	close(h.let)
 	r.await(ids, delivery.StatusSent)
 	require.Less(t, clock.Since(began), time.Second)
 	r.audited()
+}
+
+func works(a *routing.Account) bool {
+	_, _, rests := a.Resting()
+	return !rests
+}
+
+// Between a claim and the choice of an account something changes that may have been what stood in the way, and the
+// choice still goes by what was before: the queue is not blocked for what has been unblocked.
+func TestAChangeBetweenClaimAndChoiceBlocksNothing(t *testing.T) {
+	for name, change := range map[string]func(r *rig){
+		"another tenant's rules": func(r *rig) { r.pipe.TenantChanged("somebody") },
+		"its tenant's rules":     func(r *rig) { r.pipe.TenantChanged(tenant) },
+		"accounts":               func(r *rig) { r.pipe.SetAccounts([]*routing.Account{r.acct}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock := clockwork.NewFakeClock()
+			f := &faulty{}
+			r := newRig(t, clock, &fake{}, func(r *rig) {
+				r.fault, r.acct.Paused = f, true
+			})
+			var once sync.Once
+			f.claimed = func() { once.Do(func() { change(r) }) }
+			ids := r.accept(1, nil) // the first says for all that there is no account; the others stay queued behind it
+			r.await(ids, delivery.StatusHeld)
+			again := r.copyAccount()
+			r.pipe.SetAccounts([]*routing.Account{again})
+			require.NoError(t, r.pipe.Wake(t.Context(), routing.ReasonConnectorPaused))
+			r.await(ids, delivery.StatusSent)
+			r.audited()
+		})
+	}
 }

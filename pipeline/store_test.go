@@ -23,6 +23,7 @@ type faulty struct {
 	claims        atomic.Int64
 	// lostClaims makes that many claims take effect without the caller hearing of it.
 	lostClaims atomic.Int64
+	claimed    func() // is called after each claim that took something; nil = nothing is. Set before there is work.
 }
 
 func (f *faulty) Claim(ctx context.Context, sys store.System, c store.Claim) ([]store.Claimed, error) {
@@ -33,6 +34,9 @@ func (f *faulty) Claim(ctx context.Context, sys store.System, c store.Claim) ([]
 	got, err := f.Store.Claim(ctx, sys, c)
 	if err == nil && f.lostClaims.Add(-1) >= 0 {
 		return nil, store.ErrOutcomeUnknown
+	}
+	if f.claimed != nil && len(got) > 0 {
+		f.claimed()
 	}
 	return got, err
 }
