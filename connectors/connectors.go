@@ -59,6 +59,14 @@ type Streamer interface {
 	Stream(ctx context.Context, sink Sink) error
 }
 
+// Readier is the capability of saying whether a Send could hand over now, or would wait first: for a session, or for room
+// in its window. Ready is asked before each message, from many goroutines and with locks held: it does not wait. While it
+// is false the engine begins no Send beside those that are under way, and one if there is none, which learns what there
+// is to learn. More would use up their permits waiting, and come to the provider together.
+type Readier interface {
+	Ready() bool
+}
+
 // Sink stores reports. It returns nil once they are durable; on an error the connector must not acknowledge them. It
 // may be called concurrently and keeps nothing of its arguments.
 type Sink interface {

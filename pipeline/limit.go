@@ -30,6 +30,9 @@ const permitLife = 25 * time.Millisecond
 // its burst, up to half of it, so that a provider does not see more in a second than the two declare.
 const onTheWay = 2 * permitLife
 
+// readyLook is how often a connector that is not ready is asked again, beside each end of an attempt.
+const readyLook = 100 * time.Millisecond
+
 // boundsBuffer is reused for every reservation of a station.
 type boundsBuffer struct {
 	bounds []limits.Bound
@@ -60,6 +63,10 @@ func (p *Pipeline) permit(s *station, now time.Time, back *[]*passage) (m *passa
 		s.pace.recover(now)
 	}
 	s.rested = resting
+	if !resting && s.mustWait() {
+		s.full = true
+		return nil, now.Add(readyLook)
+	}
 	for _, b := range s.order.order() {
 		// A resting account has only its probe to send: how many it can take is no question then.
 		if !resting && !s.crowd.room(b.lane()) {
@@ -106,6 +113,12 @@ func (p *Pipeline) permit(s *station, now time.Time, back *[]*passage) (m *passa
 		}
 	}
 	return nil, next
+}
+
+// mustWait reports whether the connector would make a message wait, and an attempt is under way that learns for how long
+// or why. Others would use up their permits waiting, and go together afterwards.
+func (s *station) mustWait() bool {
+	return s.ready != nil && s.crowd.running > 0 && !s.ready.Ready()
 }
 
 // take removes a lane's first message.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,6 +116,47 @@ func TestAPermitIsNotKept(t *testing.T) {
 		return len(seen.of(tenant)) == all
 	}, patience, 200*time.Microsecond)
 	// The connector reads the clock a turn or two after the last look.
+	require.LessOrEqual(t, most(seen.of(tenant), 980*time.Millisecond), perSecond+burst)
+	r.await(ids, delivery.StatusSent)
+	r.audited()
+}
+
+// session is a connector whose messages wait while it is not up.
+type session struct {
+	*fake
+	up   atomic.Bool
+	gate chan struct{} // closed when it is up
+}
+
+func (s *session) Ready() bool { return s.up.Load() }
+
+func (s *session) Send(ctx context.Context, m *delivery.Outgoing) (delivery.Sent, error) {
+	<-s.gate
+	return s.fake.Send(ctx, m)
+}
+
+// What a connector without a session would make wait waits for its permit too: it does not come all at once afterwards.
+func TestNobodyWaitsForASessionWithAPermit(t *testing.T) {
+	const perSecond, burst, all = 20, 2, 60
+	clock := clockwork.NewFakeClock()
+	seen := &times{clock: clock, at: map[delivery.TenantID][]time.Time{}}
+	conn := &session{fake: &fake{answer: seen.answer}, gate: make(chan struct{})}
+	open := sync.OnceFunc(func() { conn.up.Store(true); close(conn.gate) })
+	r := newRig(t, clock, conn.fake, func(r *rig) {
+		r.acct.PerSecond, r.acct.Burst, r.acct.Parallel, r.acct.Connector = perSecond, burst, 16, conn
+	})
+	defer open()
+	ids := r.accept(all, nil)
+	for range 1000 {
+		clock.Advance(2 * time.Millisecond)
+		time.Sleep(50 * time.Microsecond)
+		require.LessOrEqual(t, r.pipe.Permitted(r.acct), 2, "one waits, and the next worker for its turn")
+	}
+	open()
+	require.Eventually(t, func() bool {
+		clock.Advance(2 * time.Millisecond)
+		return len(seen.of(tenant)) == all
+	}, patience, 200*time.Microsecond)
 	require.LessOrEqual(t, most(seen.of(tenant), 980*time.Millisecond), perSecond+burst)
 	r.await(ids, delivery.StatusSent)
 	r.audited()

@@ -21,13 +21,14 @@ import (
 // message that may go, and only when a worker is free to send it at once: a permit is never older than the hand-over to a
 // worker, so that a stall cannot turn permits into a burst at the provider. Workers render and send, Parallel at a time.
 type station struct {
-	p    *Pipeline
-	acct *routing.Account
-	name string // of its own limit, as people see it
-	wake chan struct{}
-	free chan struct{} // one token per idle worker
-	work chan *passage
-	stop chan struct{}
+	p     *Pipeline
+	acct  *routing.Account
+	name  string             // of its own limit, as people see it
+	ready connectors.Readier // nil = the connector is always ready
+	wake  chan struct{}
+	free  chan struct{} // one token per idle worker
+	work  chan *passage
+	stop  chan struct{}
 
 	mu     sync.Mutex
 	lanes  map[laneKey]*lane
@@ -76,6 +77,7 @@ func newStation(p *Pipeline, a *routing.Account) *station {
 		stop: make(chan struct{}), lanes: map[laneKey]*lane{}, booked: map[laneKey]time.Time{},
 		order: precedence{quantum: laneQuantum}, crowd: newCrowd(a.Parallel),
 	}
+	s.ready, _ = a.Connector.(connectors.Readier)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

@@ -34,6 +34,7 @@ var (
 	_ connectors.Connector = (*Connector)(nil)
 	_ connectors.Streamer  = (*Connector)(nil)
 	_ connectors.Checker   = (*Connector)(nil)
+	_ connectors.Readier   = (*Connector)(nil)
 )
 
 func newConnector(a *connectors.Account, cfg config, log *slog.Logger) *Connector {
@@ -102,6 +103,14 @@ func (c *Connector) Stream(ctx context.Context, sink connectors.Sink) error {
 	case <-c.link.ctx.Done():
 	}
 	return c.Close()
+}
+
+// Ready reports whether there is a session with room in its window.
+func (c *Connector) Ready() bool {
+	c.link.mu.Lock()
+	s := c.link.up
+	c.link.mu.Unlock()
+	return s != nil && !s.over() && len(s.window) < cap(s.window)
 }
 
 // Close unbinds, ends every goroutine and waits for them. Sends that wait for an answer get 2 s for it. Safe twice.

@@ -47,7 +47,7 @@ func Kind() connectors.Kind {
 			{Key: "window", Type: connectors.Number, Default: "50",
 				Doc: "How many submit_sm may wait for their answer at once; ask the provider."},
 			{Key: "concurrency", Type: connectors.Number, Default: "100",
-				Doc: "How many messages are handed over at once; above the window, so that it never runs dry."},
+				Doc: "How many messages are under way at once, their rendering included; the window bounds those at the SMSC."},
 			{Key: "max_binds", Type: connectors.Number, Default: "0",
 				Doc: "How many engines of a cluster may bind at once, where the provider allows fewer; 0 = each one binds."},
 			{Key: "timeout", Type: connectors.Duration, Default: "30s",

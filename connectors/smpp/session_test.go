@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/msgctl/msgctl/connectors"
 	"github.com/msgctl/msgctl/delivery"
 	wire "github.com/msgctl/msgctl/smpp"
 )
@@ -29,6 +30,7 @@ func TestWindow(t *testing.T) {
 		one, _ := c.submitted()
 		two, _ := c.submitted()
 		synctest.Wait()
+		require.False(t, o.Connector.(connectors.Readier).Ready())
 		c.answer(two, wire.ROK, "2") // answers out of order
 		three, m := c.submitted()
 		require.Equal(t, "12025559902", m.Dest.Addr)
@@ -45,6 +47,7 @@ func TestWindow(t *testing.T) {
 			require.NoError(t, r.err)
 			require.Equal(t, fmt.Sprint(i+1), r.sent.ProviderID)
 		}
+		require.True(t, o.Connector.(connectors.Readier).Ready())
 	})
 }
 
@@ -238,12 +241,16 @@ func TestRebinds(t *testing.T) {
 			start := time.Now()
 			c := p.bound()
 			require.LessOrEqual(t, time.Since(start), 30*time.Second)
+			synctest.Wait()
+			require.True(t, o.Connector.(connectors.Readier).Ready())
 			if i%2 == 0 {
 				s := o.sending(t.Context(), message("+12025559900", "x"))
 				c.taken()
 				require.NoError(t, (<-s).err)
 			}
 			_ = c.Close()
+			synctest.Wait()
+			require.False(t, o.Connector.(connectors.Readier).Ready())
 		}
 	})
 }
