@@ -307,6 +307,62 @@ func TestConnectorSettings(t *testing.T) {
 	require.Equal(t, 404, r.get(r.acme, "/v1/connectors/alpha").status)
 }
 
+// overtaken is a store in which somebody else is faster, once, than the next change of an account.
+type overtaken struct {
+	store.Store
+	by func()
+}
+
+func (o *overtaken) PutAccount(ctx context.Context, tenant delivery.TenantID, a store.Account) error {
+	if by := o.by; by != nil {
+		o.by = nil
+		by()
+	}
+	return o.Store.PutAccount(ctx, tenant, a)
+}
+
+// Of two changes of a connector on two nodes none undoes the other, and what is deleted stays so.
+func TestConnectorChangesDoNotUndoEachOther(t *testing.T) {
+	var o *overtaken
+	r := newRig(t, func(d *Deps) { o = &overtaken{Store: d.Store}; d.Store = o })
+	put := func(body string) answer {
+		return r.send(request{method: "PUT", path: "/v1/connectors/alpha", key: r.acme, body: body})
+	}
+	row := func() store.Account {
+		a, err := o.Account(t.Context(), "acme", "alpha")
+		require.NoError(t, err)
+		return a
+	}
+	elsewhere := func(change func(a *store.Account)) func() {
+		return func() {
+			a := row()
+			change(&a)
+			require.NoError(t, o.Store.PutAccount(t.Context(), "acme", a))
+		}
+	}
+	o.by = func() {
+		require.NoError(t, o.Store.PutAccount(t.Context(), "acme", store.Account{
+			ID: r.ids.Account(), Name: "alpha", Kind: "smpp", Channel: delivery.SMS, Paused: true, PauseReason: "by another",
+		}))
+	}
+	require.Equal(t, 200, put(`{"kind":"smpp","settings":{"host":"h","password":"p1"}}`).status, "another node made it")
+	require.True(t, row().Paused)
+	require.Equal(t, 200, r.post(r.acme, "/v1/connectors/alpha:resume", "").status)
+
+	o.by = elsewhere(func(a *store.Account) { a.Paused, a.PauseReason = true, "by another" })
+	require.Equal(t, 200, put(`{"kind":"smpp","rate":7,"settings":{"host":"h"}}`).status)
+	require.Equal(t, []any{true, "by another", 7.0}, []any{row().Paused, row().PauseReason, row().Rate})
+
+	o.by = elsewhere(func(a *store.Account) { a.Rate = 9 })
+	require.Equal(t, 200, r.post(r.acme, "/v1/connectors/alpha:resume", "").status)
+	require.Equal(t, []any{false, 9.0, []string{"password"}}, []any{row().Paused, row().Rate, row().SecretNames})
+
+	o.by = func() { require.NoError(t, o.DeleteAccount(t.Context(), "acme", "alpha")) }
+	require.Equal(t, "not_found", r.post(r.acme, "/v1/connectors/alpha:pause", "").problem(t).Code)
+	_, err := o.Account(t.Context(), "acme", "alpha")
+	require.ErrorIs(t, err, store.ErrNotFound)
+}
+
 func TestEvents(t *testing.T) {
 	r := newRig(t)
 	page := func(query string) (p sdk.Page[sdk.Event]) {

@@ -20,17 +20,18 @@ const templateCache = 512
 
 type api struct {
 	Deps
-	router  *router
-	keys    *keyCache
-	rates   *rateCache
-	cursors cursors
-	running *inFlight
-	recount chan struct{} // one audit at a time: each reads everything that a tenant has
-	tenants sync.Mutex    // one change of a tenant's row at a time
-	sets    *templates.Cache
-	zones   sync.Map // name → *time.Location of zones that exist: bounded by the time zone database
-	openapi []byte
-	docs    []byte
+	router   *router
+	keys     *keyCache
+	rates    *rateCache
+	cursors  cursors
+	running  *inFlight
+	recount  chan struct{} // one audit at a time: each reads everything that a tenant has
+	tenants  sync.Mutex    // one change of a tenant's row at a time
+	accounts sync.Mutex    // and of a connector's
+	sets     *templates.Cache
+	zones    sync.Map // name → *time.Location of zones that exist: bounded by the time zone database
+	openapi  []byte
+	docs     []byte
 }
 
 // New makes the handler of the whole API. It panics when a required dependency is missing.

@@ -105,38 +105,65 @@ func putConnector(c *call) error {
 	if err := f.problem(); err != nil {
 		return err
 	}
-	now := c.a.Now()
+	row, _, err := c.changeAccount(func() (store.Account, bool, error) {
+		a, err := c.replacement(in, kind)
+		return a, true, err
+	})
+	if err != nil {
+		return err
+	}
+	c.a.changed(c)
+	status := http.StatusOK
+	if row.Version == 0 {
+		status = http.StatusCreated
+	}
+	return c.json(status, c.connector(row))
+}
+
+// replacement is the row for what was asked, made of the row that there is; its Version is 0 when there is none.
+func (c *call) replacement(in sdk.ConnectorRequest, kind *connectors.Kind) (row store.Account, err error) {
 	old, err := c.a.Store.Account(c.ctx(), c.tenant, c.vars[0])
 	exists := err == nil && old.Tenant == c.tenant
 	switch {
 	case err != nil && !errors.Is(err, store.ErrNotFound):
-		return err
+		return row, err
 	case exists && old.Kind != kind.Name:
-		return failAt("/kind", "conflict", "the connector %s is of kind %s: delete it first, or use another name", old.Name,
-			old.Kind)
+		return row, failAt("/kind", "conflict", "the connector %s is of kind %s: delete it first, or use another name",
+			old.Name, old.Kind)
 	}
-	row := store.Account{
+	now := c.a.Now()
+	row = store.Account{
 		Tenant: c.tenant, Name: c.vars[0], Kind: kind.Name, Channel: kind.Channel, CreatedAt: now, UpdatedAt: now,
 		Priority: in.Priority, Rate: in.Rate, Burst: in.Burst,
 	}
-	status := http.StatusCreated
 	if exists {
-		status = http.StatusOK
-		row.ID, row.CreatedAt, row.Paused, row.PauseReason = old.ID, old.CreatedAt, old.Paused, old.PauseReason
+		row.ID, row.CreatedAt, row.Version = old.ID, old.CreatedAt, old.Version
+		row.Paused, row.PauseReason = old.Paused, old.PauseReason
 	} else {
 		row.ID = c.a.IDs.Account()
 	}
-	if err := c.settings(&row, old, kind, in.Settings); err != nil {
-		return err
-	}
-	if err := c.a.Store.PutAccount(c.ctx(), c.tenant, row); err != nil {
-		if errors.Is(err, store.ErrExists) {
-			return fail("already_exists", "the name %s is taken", row.Name)
+	return row, c.settings(&row, old, kind, in.Settings)
+}
+
+// changeAccount stores the row that change makes of what it reads, one change at a time: a row is stored whole, and two
+// changes at once must not undo each other. Those of this node take turns, those of other nodes are seen by the row's
+// version. So change may be called several times. Where it says that nothing changed, nothing is stored.
+func (c *call) changeAccount(
+	change func() (row store.Account, changed bool, err error),
+) (row store.Account, changed bool, err error) {
+	c.a.accounts.Lock()
+	defer c.a.accounts.Unlock()
+	for range changeTries {
+		row, changed, err = change()
+		if err != nil || !changed {
+			return row, false, err
 		}
-		return err
+		err = c.a.Store.PutAccount(c.ctx(), c.tenant, row)
+		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) { // somebody was faster
+			return row, true, err
+		}
 	}
-	c.a.changed(c)
-	return c.json(status, c.connector(row))
+	return row, false, fail("conflict", "the connector was changed by others all the time; nothing was changed: try again")
 }
 
 // mayShare checks who may make a shared connector, and that an operator says so.
@@ -226,18 +253,21 @@ func pauseConnector(c *call) error  { return c.setPaused(true) }
 func resumeConnector(c *call) error { return c.setPaused(false) }
 
 func (c *call) setPaused(paused bool) error {
-	a, err := c.own()
-	if err != nil {
-		return err
-	}
-	if a.Paused != paused {
+	a, changed, err := c.changeAccount(func() (a store.Account, changed bool, err error) {
+		a, err = c.own()
+		if err != nil || a.Paused == paused {
+			return a, false, err
+		}
 		a.Paused, a.PauseReason, a.UpdatedAt = paused, "", c.a.Now()
 		if paused {
 			a.PauseReason = "paused by " + c.id.key.String()
 		}
-		if err := c.a.Store.PutAccount(c.ctx(), c.tenant, a); err != nil {
-			return err
-		}
+		return a, true, nil
+	})
+	if err != nil {
+		return err
+	}
+	if changed {
 		c.a.changed(c)
 	}
 	return c.json(http.StatusOK, c.connector(a))

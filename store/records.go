@@ -177,11 +177,13 @@ type Account struct {
 	PauseReason string
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
+	Version     int64 // counts the writes of the row, from 1
 }
 
 // Accounts keeps connector accounts.
 type Accounts interface {
-	// PutAccount creates an account, or replaces the one with the same ID. ErrExists when another has the name.
+	// PutAccount creates an account, or replaces the one with the same ID. ErrExists when another has the name. With a
+	// Version it only replaces: ErrConflict when that is not the row's, which was written or deleted since it was read.
 	PutAccount(ctx context.Context, tenant delivery.TenantID, a Account) error
 	// Account returns one of the tenant's own accounts by name, else a shared one.
 	Account(ctx context.Context, tenant delivery.TenantID, name string) (Account, error)

@@ -12,19 +12,20 @@ import (
 )
 
 const accountColumns = `id, tenant, name, kind, channel, settings, sealed, secret_names, priority, rate, burst, paused,
-	pause_reason, created, updated`
+	pause_reason, created, updated, version`
 
 func scanAccount(rows pgx.Rows) (a store.Account, tenant int64, err error) {
 	var settings, secrets string
 	err = rows.Scan((*[16]byte)(&a.ID), &tenant, &a.Name, &a.Kind, (*uint8)(&a.Channel), &settings, &a.Sealed, &secrets,
-		&a.Priority, &a.Rate, &a.Burst, &a.Paused, &a.PauseReason, at{&a.CreatedAt}, at{&a.UpdatedAt})
+		&a.Priority, &a.Rate, &a.Burst, &a.Paused, &a.PauseReason, at{&a.CreatedAt}, at{&a.UpdatedAt}, &a.Version)
 	if err == nil {
 		err = errors.Join(fromJSON(settings, &a.Settings), fromJSON(secrets, &a.SecretNames))
 	}
 	return a, tenant, err
 }
 
-// PutAccount creates an account, or replaces the one with the same ID. An ID of another tenant is ErrExists.
+// PutAccount creates an account, or replaces the one with the same ID. An ID of another tenant is ErrExists. With a Version
+// it only replaces the row of just that version, else ErrConflict.
 func (s *Store) PutAccount(ctx context.Context, slug delivery.TenantID, a store.Account) error {
 	if a.ID == (delivery.AccountID{}) || a.Name == "" {
 		return errors.New("connector account: an id and a name are needed")
@@ -43,17 +44,18 @@ func (s *Store) PutAccount(ctx context.Context, slug delivery.TenantID, a store.
 	}
 	_, err = write(ctx, s, scope(owner), need{}, func(t *tx) (none struct{}, err error) {
 		taken := fmt.Errorf("connector account %q: %w", a.Name, store.ErrExists)
-		// An id of another tenant cannot be seen from here: row-level security makes it an error.
-		n, err := t.exec(`INSERT INTO accounts AS a (`+accountColumns+`)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-			ON CONFLICT (id) DO UPDATE SET name = excluded.name, kind = excluded.kind, channel = excluded.channel,
-			settings = excluded.settings, sealed = excluded.sealed, secret_names = excluded.secret_names,
-			priority = excluded.priority, rate = excluded.rate, burst = excluded.burst, paused = excluded.paused,
-			pause_reason = excluded.pause_reason, created = excluded.created, updated = excluded.updated
-			WHERE a.tenant = excluded.tenant`,
-			[16]byte(a.ID), owner, a.Name, a.Kind, int(a.Channel), settings, a.Sealed, secrets, a.Priority, a.Rate, a.Burst,
-			a.Paused, a.PauseReason, store.Millis(a.CreatedAt), store.Millis(a.UpdatedAt))
-		if isCode(err, uniqueViolation, forbiddenRow) || (err == nil && n == 0) {
+		args := []any{[16]byte(a.ID), owner, a.Name, a.Kind, int(a.Channel), settings, a.Sealed, secrets, a.Priority, a.Rate,
+			a.Burst, a.Paused, a.PauseReason, store.Millis(a.CreatedAt), store.Millis(a.UpdatedAt)}
+		sql := putAccount
+		if a.Version != 0 {
+			sql, args = replaceAccount, append(args, a.Version)
+		}
+		n, err := t.exec(sql, args...)
+		switch {
+		case err == nil && n == 0 && a.Version != 0:
+			return none, fmt.Errorf("connector account %q does not have version %d any more: %w", a.Name, a.Version,
+				store.ErrConflict)
+		case isCode(err, uniqueViolation, forbiddenRow) || (err == nil && n == 0):
 			return none, taken
 		}
 		if err == nil {
@@ -65,6 +67,22 @@ func (s *Store) PutAccount(ctx context.Context, slug delivery.TenantID, a store.
 }
 
 const (
+	// putAccount makes an account or replaces one. An id of another tenant cannot be seen from here: row-level security
+	// makes it an error.
+	putAccount = `INSERT INTO accounts AS a (` + accountColumns + `)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1)
+		ON CONFLICT (id) DO UPDATE SET name = excluded.name, kind = excluded.kind, channel = excluded.channel,
+		settings = excluded.settings, sealed = excluded.sealed, secret_names = excluded.secret_names,
+		priority = excluded.priority, rate = excluded.rate, burst = excluded.burst, paused = excluded.paused,
+		pause_reason = excluded.pause_reason, created = excluded.created, updated = excluded.updated,
+		version = a.version + 1
+		WHERE a.tenant = excluded.tenant`
+	// replaceAccount replaces an account of a version.
+	replaceAccount = `UPDATE accounts SET name = $3, kind = $4, channel = $5, settings = $6, sealed = $7, secret_names = $8,
+		priority = $9, rate = $10, burst = $11, paused = $12, pause_reason = $13, created = $14, updated = $15,
+		version = version + 1
+		WHERE id = $1 AND tenant = $2 AND version = $16`
+
 	uniqueViolation = "23505"
 	forbiddenRow    = "42501" // row-level security
 )

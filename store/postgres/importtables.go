@@ -29,7 +29,7 @@ var importTables = []struct {
 	{name: "account_ids", columns: `n bigint, id uuid`},
 	{name: "accounts", columns: `id uuid, tenant bigint, name text, kind text, channel integer, settings text,
 		sealed bytea, secret_names text, priority integer, rate double precision, burst double precision, paused boolean,
-		pause_reason text, created bigint, updated bigint`},
+		pause_reason text, created bigint, updated bigint, version bigint`},
 	{name: "templates", columns: `tenant bigint, name text, version integer, channel integer, text text, subject text,
 		html text, approved text, event text, data text, created bigint`},
 	{name: "audiences", columns: `n bigint, tenant bigint, name text, ready boolean, people bigint, rows bigint,

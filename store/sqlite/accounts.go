@@ -12,7 +12,7 @@ import (
 )
 
 const accountColumns = `id, tenant, name, kind, channel, settings, sealed, secret_names, priority, rate, burst, paused,
-	pause_reason, created, updated`
+	pause_reason, created, updated, version`
 
 func scanAccount(s *sqlite.Stmt, slugs map[int64]delivery.TenantID) (a store.Account, err error) {
 	r := scan(s)
@@ -21,11 +21,12 @@ func scanAccount(s *sqlite.Stmt, slugs map[int64]delivery.TenantID) (a store.Acc
 	a.Sealed = r.bytes()
 	r.json(&a.SecretNames)
 	a.Priority, a.Rate, a.Burst, a.Paused, a.PauseReason = r.int(), r.float(), r.float(), r.bool(), r.text()
-	a.CreatedAt, a.UpdatedAt = r.time(), r.time()
+	a.CreatedAt, a.UpdatedAt, a.Version = r.time(), r.time(), r.int64()
 	return a, r.err
 }
 
-// PutAccount creates an account, or replaces the one with the same ID. An ID of another tenant is ErrExists.
+// PutAccount creates an account, or replaces the one with the same ID. An ID of another tenant is ErrExists. With a Version
+// it only replaces the row of just that version, else ErrConflict.
 func (s *Store) PutAccount(ctx context.Context, slug delivery.TenantID, a store.Account) error {
 	if a.ID == (delivery.AccountID{}) || a.Name == "" {
 		return errors.New("connector account: an id and a name are needed")
@@ -44,6 +45,17 @@ func (s *Store) PutAccount(ctx context.Context, slug delivery.TenantID, a store.
 		if taken {
 			return none, fmt.Errorf("connector account %q: %w", a.Name, store.ErrExists)
 		}
+		var version int64 // 0 = it is not there
+		if _, err := one(t.conn, `SELECT version FROM accounts WHERE id = ?`, func(s *sqlite.Stmt) error {
+			version = s.ColumnInt64(0)
+			return nil
+		}, a.ID[:]); err != nil {
+			return none, err
+		}
+		if a.Version != 0 && a.Version != version {
+			return none, fmt.Errorf("connector account %q does not have version %d any more: %w", a.Name, a.Version,
+				store.ErrConflict)
+		}
 		settings, err := asJSON(a.Settings)
 		if err != nil {
 			return none, err
@@ -54,9 +66,9 @@ func (s *Store) PutAccount(ctx context.Context, slug delivery.TenantID, a store.
 		}
 		delete(t.owners, a.ID)
 		return none, t.exec(`INSERT OR REPLACE INTO accounts (`+accountColumns+`)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			a.ID[:], owner, a.Name, a.Kind, int(a.Channel), settings, a.Sealed, secrets, a.Priority, a.Rate, a.Burst, a.Paused,
-			a.PauseReason, a.CreatedAt, a.UpdatedAt)
+			a.PauseReason, a.CreatedAt, a.UpdatedAt, version+1)
 	})
 	return err
 }

@@ -80,7 +80,7 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 		"a file":       {func(*testing.T) string { return file }, "is a file"},
 		"below a file": {func(*testing.T) string { return filepath.Join(file, "x") }, "not a directory"},
 		"a newer schema": {prepared("PRAGMA user_version = 7"),
-			"database has schema 7, this program knows up to 3: use a newer msgctl"},
+			"database has schema 7, this program knows up to 4: use a newer msgctl"},
 		"another's file": {prepared("PRAGMA application_id = 5"), "database of another program"},
 		"not a database": {func(t *testing.T) string {
 			dir := t.TempDir()

@@ -114,6 +114,7 @@ var recordTests = []sentence{
 		k.ok(k.s.PutAccount(k.ctx, acme, a))
 		a.Priority = 1
 		k.ok(k.s.PutAccount(k.ctx, acme, a))
+		a.Version = 2
 		shared := store.Account{ID: k.ids.Account(), Tenant: delivery.Shared, Name: "pool", Kind: "smpp",
 			Channel: delivery.SMS}
 		k.ok(k.s.PutAccount(k.ctx, delivery.Shared, shared))
@@ -145,6 +146,38 @@ var recordTests = []sentence{
 		k.fails(k.s.DeleteAccount(k.ctx, other, "smsc"), store.ErrNotFound, "another tenant's account")
 		k.ok(k.s.DeleteAccount(k.ctx, acme, "smsc"))
 		k.fails(k.s.DeleteAccount(k.ctx, acme, "smsc"), store.ErrNotFound, "deleted again")
+	}},
+	{"an account that was written or deleted since it was read is not replaced", func(k *kit) {
+		for _, owner := range []delivery.TenantID{acme, delivery.Shared} {
+			a := store.Account{ID: k.ids.Account(), Tenant: owner, Name: "smsc", Kind: "smpp", Channel: delivery.SMS,
+				Settings: map[string]string{}, CreatedAt: k.now, UpdatedAt: k.now}
+			k.ok(k.s.PutAccount(k.ctx, owner, a))
+			read, err := k.s.Account(k.ctx, owner, "smsc")
+			k.ok(err)
+			k.is(read.Version, int64(1), "as it was made")
+			errs := make([]error, 8)
+			together(len(errs), func(i int) {
+				b := read
+				b.PauseReason = fmt.Sprint("by ", i)
+				errs[i] = k.s.PutAccount(k.ctx, owner, b)
+			})
+			by := ""
+			for i, err := range errs {
+				if err == nil {
+					k.is(by, "", "the one before that was written too")
+					by = fmt.Sprint("by ", i)
+					continue
+				}
+				k.fails(err, store.ErrConflict, "all others")
+			}
+			now, err := k.s.Account(k.ctx, owner, "smsc")
+			k.ok(err)
+			k.is([]any{now.PauseReason, now.Version}, []any{by, int64(2)}, "what is stored")
+			k.ok(k.s.DeleteAccount(k.ctx, owner, "smsc"))
+			k.fails(k.s.PutAccount(k.ctx, owner, now), store.ErrConflict, "after its deletion")
+			_, err = k.s.Account(k.ctx, owner, "smsc")
+			k.fails(err, store.ErrNotFound, "it stays deleted")
+		}
 	}},
 	{"keys are found by hash, listed newest first and revoked once", func(k *kit) {
 		key := store.Key{ID: k.ids.Key(), Tenant: acme, Name: "ci", Mode: "live", Hash: [32]byte{1}, Hint: "abcd",
