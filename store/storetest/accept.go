@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -205,4 +206,22 @@ func together(n int, f func(i int)) {
 	}
 	close(start)
 	wg.Wait()
+}
+
+// oneWrites lets eight write over the same row at once, each with a name of its own, and returns the name of the one that
+// did. All others must have been told that the row has changed.
+func (k *kit) oneWrites(write func(by string) error) (did string) {
+	k.Helper()
+	errs := make([]error, 8)
+	name := func(i int) string { return fmt.Sprint("by ", i) }
+	together(len(errs), func(i int) { errs[i] = write(name(i)) })
+	for i, err := range errs {
+		if err == nil {
+			k.is(did, "", "the one before that was written too")
+			did = name(i)
+			continue
+		}
+		k.fails(err, store.ErrConflict, "all others")
+	}
+	return did
 }

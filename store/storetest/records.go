@@ -155,21 +155,11 @@ var recordTests = []sentence{
 			read, err := k.s.Account(k.ctx, owner, "smsc")
 			k.ok(err)
 			k.is(read.Version, int64(1), "as it was made")
-			errs := make([]error, 8)
-			together(len(errs), func(i int) {
+			by := k.oneWrites(func(by string) error {
 				b := read
-				b.PauseReason = fmt.Sprint("by ", i)
-				errs[i] = k.s.PutAccount(k.ctx, owner, b)
+				b.PauseReason = by
+				return k.s.PutAccount(k.ctx, owner, b)
 			})
-			by := ""
-			for i, err := range errs {
-				if err == nil {
-					k.is(by, "", "the one before that was written too")
-					by = fmt.Sprint("by ", i)
-					continue
-				}
-				k.fails(err, store.ErrConflict, "all others")
-			}
 			now, err := k.s.Account(k.ctx, owner, "smsc")
 			k.ok(err)
 			k.is([]any{now.PauseReason, now.Version}, []any{by, int64(2)}, "what is stored")

@@ -35,21 +35,11 @@ var tenantTests = []sentence{
 		read, err := k.s.Tenant(k.ctx, k.sys, acme)
 		k.ok(err)
 		k.is(read.Version, int64(1), "of a tenant that was never changed")
-		errs := make([]error, 8)
-		together(len(errs), func(i int) {
+		name := k.oneWrites(func(by string) error {
 			t := read
-			t.Name = fmt.Sprint("by ", i)
-			errs[i] = k.s.UpdateTenant(k.ctx, k.sys, t)
+			t.Name = by
+			return k.s.UpdateTenant(k.ctx, k.sys, t)
 		})
-		name := ""
-		for i, err := range errs {
-			if err == nil {
-				k.is(name, "", "the one before that was written too")
-				name = fmt.Sprint("by ", i)
-				continue
-			}
-			k.fails(err, store.ErrConflict, "all others")
-		}
 		list, err := k.s.TenantList(k.ctx, k.sys)
 		k.ok(err)
 		k.is([]any{list[0].Name, list[0].Version}, []any{name, int64(2)}, "what is stored")
