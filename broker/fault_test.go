@@ -28,7 +28,7 @@ import (
 )
 
 // patience is for what takes as long as it takes on a machine with much else to do.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // never is a deadline that no test reaches: what waits for it hangs.
 const never = 10 * time.Minute

@@ -281,7 +281,7 @@ func TestProxy(t *testing.T) {
 		_ = resp.Body.Close()
 		return resp.StatusCode
 	}
-	require.Eventually(t, func() bool { return ask("GET", "/v1/x") == 200 }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return ask("GET", "/v1/x") == 200 }, patience, 20*time.Millisecond)
 	// Both that are ready get requests, and the one that is gone spoils none.
 	for range 40 {
 		require.Equal(t, 200, ask("POST", "/v1/messages"))
@@ -301,9 +301,9 @@ func TestProxy(t *testing.T) {
 		}
 		return served[0].Load() == before
 	}
-	require.Eventually(t, quiet, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, quiet, patience, 50*time.Millisecond)
 	ready[0].Store(true)
-	require.Eventually(t, func() bool { return !quiet() }, 20*time.Second, 50*time.Millisecond, "it comes back")
+	require.Eventually(t, func() bool { return !quiet() }, patience, 50*time.Millisecond, "it comes back")
 
 	// A request that a node has read and not answered is not tried on another: it could be done twice.
 	before := served[0].Load() + served[1].Load()

@@ -202,7 +202,7 @@ func gathered(t *testing.T) map[string]family {
 
 func scrape(t *testing.T, url string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", nil)
 	require.NoError(t, err)

@@ -39,7 +39,7 @@ func next(t *testing.T, s *news.Subscription) news.Notice {
 	case x, ok := <-s.C():
 		require.True(t, ok, "the channel is closed")
 		return x
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		require.FailNow(t, "no notice")
 	}
 	return news.Notice{}

@@ -244,7 +244,7 @@ func (r *rig) await(ids []delivery.MessageID, want ...delivery.Status) {
 			}
 		}
 		return true
-	}, 15*time.Second, 5*time.Millisecond, "not all are %v; the first is %v", want, lazily(func() string {
+	}, patience, tick, "not all are %v; the first is %v", want, lazily(func() string {
 		m, _ := r.store.Message(context.Background(), tenant, ids[0])
 		return m.Status.String() + " " + m.Reason + " " + m.Detail
 	}))

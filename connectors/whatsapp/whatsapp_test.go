@@ -306,7 +306,7 @@ func TestAgainstTheSimulator(t *testing.T) {
 	}
 	wait := func(done func() bool) {
 		t.Helper()
-		limit := time.After(20 * time.Second)
+		limit := time.After(time.Minute)
 		for {
 			mu.Lock()
 			ok := done()

@@ -66,7 +66,7 @@ func says(conn net.Conn, text string, limit time.Duration) error {
 }
 
 const (
-	soon = 10 * time.Second       // what works, works within this
+	soon = time.Minute            // what works, works within this
 	long = 200 * time.Millisecond // what does not work is watched for this
 )
 

@@ -177,12 +177,11 @@ func (n *rabbitNode) call(expression string) (string, error) {
 	defer n.calling.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), asking)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(n.erl, "erl_call"), "-c", n.cookie, "-n", n.name, "-e")
-	cmd.Env = n.s.env
-	cmd.WaitDelay = time.Second
-	cmd.Stdin = strings.NewReader(expression + ".\n")
-	out, err := cmd.CombinedOutput()
-	answer := strings.TrimSpace(string(out))
+	answer, err := n.callOnce(ctx, expression)
+	for err != nil && strings.Contains(answer, "failed to connect") && ctx.Err() == nil {
+		time.Sleep(50 * time.Millisecond) // a busy server still knows the call before by that name
+		answer, err = n.callOnce(ctx, expression)
+	}
 	if err != nil {
 		return "", fmt.Errorf("RabbitMQ: eval %s: %w: %s", expression, err, answer)
 	}
@@ -191,6 +190,16 @@ func (n *rabbitNode) call(expression string) (string, error) {
 		return "", fmt.Errorf("RabbitMQ: eval %s: %s", expression, answer)
 	}
 	return strings.TrimSuffix(result, "}"), nil
+}
+
+// callOnce is call without a second try and with the answer as it comes.
+func (n *rabbitNode) callOnce(ctx context.Context, expression string) (answer string, err error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(n.erl, "erl_call"), "-c", n.cookie, "-n", n.name, "-e")
+	cmd.Env = n.s.env
+	cmd.WaitDelay = time.Second
+	cmd.Stdin = strings.NewReader(expression + ".\n")
+	out, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(out)), err
 }
 
 // erlang finds the folder with epmd and erl_call.

@@ -283,10 +283,10 @@ func TestLongReadingsLeaveConnectionsToTheRest(t *testing.T) {
 		return n
 	}
 	require.Eventually(t, func() bool { return waiting() == 2 }, patience, beat)
+	_, err = s.Beat(bg, sys, store.Beat{Name: "a", Run: store.RunID{1}, TTL: time.Second})
+	require.NoError(t, err)
 	soon, cancel := context.WithTimeout(bg, 2*time.Second)
 	defer cancel()
-	_, err = s.Beat(soon, sys, store.Beat{Name: "a", Run: store.RunID{1}, TTL: time.Second})
-	require.NoError(t, err)
 	_, err = s.Facts(soon, "acme", ids[0])
 	require.ErrorIs(t, err, context.DeadlineExceeded, "it waits for its turn")
 	require.Equal(t, 2, waiting())

@@ -43,7 +43,7 @@ func TestSignsOfLifeDoNotWaitBehindTheWork(t *testing.T) {
 		return waiting == 2
 	}, patience, beat, "all connections for the work are in use")
 
-	soon, cancel := context.WithTimeout(ctx, 5*time.Second)
+	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	run, account := store.RunID{1}, delivery.AccountID{2}
 	_, err = s.Beat(soon, faultSys, store.Beat{Name: "n1", Run: run, TTL: time.Minute, Started: faultTime})
