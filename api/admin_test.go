@@ -168,6 +168,21 @@ func TestCampaignConflicts(t *testing.T) {
 	r := newRig(t)
 	r.fill(r.acme)
 	require.Equal(t, "already_exists", r.post(r.acme, "/v1/campaigns", `{"name":"spring","audience":"people","templates":["welcome"]}`).problem(t).Code)
+	// A request that is repeated, because its answer was lost, finds its own campaign; any other one does not.
+	create := func(key, body string) answer {
+		return r.send(request{path: "/v1/campaigns", key: r.acme, body: body, header: http.Header{"Idempotency-Key": {key}}})
+	}
+	const summer = `{"name":"summer","audience":"people","templates":["welcome"]}`
+	first := create("k1", summer)
+	require.Equal(t, 201, first.status, first.body)
+	again := create("k1", summer)
+	require.Equal(t, 201, again.status, again.body)
+	require.JSONEq(t, first.body, again.body)
+	require.Equal(t, "true", again.header.Get("Idempotency-Replayed"))
+	require.Equal(t, "already_exists", create("k2", summer).problem(t).Code)
+	require.Equal(t, "already_exists", create("k1", `{"name":"summer","audience":"people","templates":["welcome"],"rate":5}`).problem(t).Code)
+	require.Equal(t, "already_exists", r.post(r.acme, "/v1/campaigns", summer).problem(t).Code)
+	require.Equal(t, "invalid_idempotency_key", create("", summer).problem(t).Code)
 	p := r.post(r.acme, "/v1/campaigns/spring:pause", "").problem(t)
 	require.Equal(t, "conflict", p.Code)
 	require.Equal(t, []string{"start", "stop"}, p.Actions)

@@ -1,8 +1,11 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/msgctl/msgctl/campaigns"
@@ -16,14 +19,37 @@ func createCampaign(c *call) error {
 	if err := c.decodeBody(&in); err != nil {
 		return err
 	}
+	key, err := c.idempotencyKey()
+	if err != nil {
+		return err
+	}
 	cmp, err := c.campaignOf(in)
 	if err != nil {
 		return err
 	}
-	if err := c.a.Store.CreateCampaign(c.ctx(), c.tenant, cmp); err != nil {
-		if errors.Is(err, store.ErrExists) {
+	// The id tells of which request it is: one that is repeated, because its answer was lost, finds its own campaign.
+	var request [32]byte
+	if key != "" {
+		body, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		request = sha256.Sum256(slices.Concat([]byte(c.tenant), []byte{0}, []byte(key), []byte{0}, body))
+		cmp.ID = c.a.IDs.CampaignOf(request)
+	}
+	err = c.a.Store.CreateCampaign(c.ctx(), c.tenant, cmp)
+	if errors.Is(err, store.ErrExists) {
+		old, lerr := c.a.Store.Campaign(c.ctx(), c.tenant, cmp.Name)
+		if lerr != nil {
+			return lerr
+		}
+		if key == "" || !old.ID.IsOf(request) {
 			return fail("already_exists", "the campaign %s exists", cmp.Name)
 		}
+		c.w.Header()["Idempotency-Replayed"] = []string{"true"}
+		cmp, err = old, nil
+	}
+	if err != nil {
 		return err
 	}
 	return c.json(http.StatusCreated, showCampaign(cmp))

@@ -60,6 +60,13 @@ func openAPI(routes []*route, version, publicURL string) []byte {
 	return out
 }
 
+// keyRoutes are the routes that take an Idempotency-Key, with what it does there.
+var keyRoutes = map[string]string{
+	"sendMessage":    "The same key with the same body is accepted once; the answer is repeated for 72 hours.",
+	"sendBatch":      "The same key with the same body is accepted once; the answer is repeated for 72 hours.",
+	"createCampaign": "The same key with the same body is answered with the campaign that it has made.",
+}
+
 func (s schemas) operation(rt *route, id string) map[string]any {
 	op := map[string]any{"operationId": id, "summary": rt.doc, "security": []any{}}
 	if rt.scope != public && rt.scope != provider {
@@ -85,10 +92,10 @@ func (s schemas) operation(rt *route, id string) map[string]any {
 			"schema": map[string]any{"type": "string"},
 		})
 	}
-	if rt.id == "sendMessage" || rt.id == "sendBatch" {
+	if doc, takes := keyRoutes[rt.id]; takes {
 		params = append(params, map[string]any{
 			"name": "Idempotency-Key", "in": "header", "schema": map[string]any{"type": "string", "maxLength": 255},
-			"description": "The same key with the same body is accepted once; the answer is repeated for 72 hours.",
+			"description": doc,
 		})
 	}
 	if params != nil {

@@ -91,6 +91,31 @@ func TestIDKeepsItsTime(t *testing.T) {
 	require.Equal(t, at, NewIDs(func() time.Time { return at }).Message().Time())
 }
 
+func TestACampaignIDKnowsItsRequest(t *testing.T) {
+	g := NewIDs(time.Now)
+	print := func(b byte) (p [32]byte) {
+		for i := range p {
+			p[i] = b
+		}
+		return p
+	}
+	for _, b := range []byte{0, 0x3f, 0x40, 0xff} {
+		id := g.CampaignOf(print(b))
+		require.EqualValues(t, 7, id[6]>>4, "a UUIDv7")
+		require.EqualValues(t, 0b10, id[8]>>6, "of the variant of RFC 9562")
+		require.True(t, id.IsOf(print(b)))
+		again := g.CampaignOf(print(b))
+		require.True(t, again.IsOf(print(b)))
+		require.Less(t, id.String(), again.String(), "ids of one request differ, and sort")
+		for i := range 8 {
+			other := print(b)
+			other[i] ^= 1
+			require.False(t, id.IsOf(other))
+		}
+		require.False(t, g.Campaign().IsOf(print(b)))
+	}
+}
+
 func TestWhatIsNoID(t *testing.T) {
 	good := NewIDs(time.Now).Message().String()
 	for _, s := range []string{

@@ -109,6 +109,20 @@ func (g *IDs) Message() MessageID { return MessageID(g.next()) }
 // Campaign makes an id for a campaign.
 func (g *IDs) Campaign() CampaignID { return CampaignID(g.next()) }
 
+// CampaignOf makes an id for the campaign that a request asks for, given a print of the request: see CampaignID.IsOf.
+func (g *IDs) CampaignOf(request [32]byte) CampaignID {
+	id := CampaignID(g.next())
+	copy(id[8:], request[:8])
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// IsOf reports whether CampaignOf has made the id for a request with this print, at whatever time. It takes the place of
+// the 62 random bits of a UUIDv7.
+func (id CampaignID) IsOf(request [32]byte) bool {
+	return id[8] == request[0]&0x3f|0x80 && [7]byte(id[9:]) == [7]byte(request[1:8])
+}
+
 // Account makes an id for a connector account.
 func (g *IDs) Account() AccountID { return AccountID(g.next()) }
 
