@@ -95,6 +95,8 @@ type Member struct {
 	until    time.Duration // elapsed until which the last sign holds
 	seen     time.Duration // elapsed when the changes were last known to be applied
 	reborn   time.Duration // elapsed when it began to count as alive again after it had not
+	shown    time.Time     // by the store's clock, a moment from which on whoever looks sees this run; zero = none yet
+	agreed   bool          // everybody who lives has looked since
 	applied  int64
 	skew     reading
 	stepped  time.Duration // of the clock, at the last sign
@@ -216,7 +218,7 @@ func (m *Member) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	var telling atomic.Bool
 	wg.Go(func() { m.follow(ctx) })
-	pause := m.opt.TTL / 3
+	pause := m.pause(0, nil)
 	for ctx.Err() == nil {
 		t := m.clock.NewTimer(pause)
 		select {
@@ -247,10 +249,13 @@ func (m *Member) Run(ctx context.Context) {
 }
 
 // pause is how long to wait after a sign of life that took so long: a third of the time that it holds passes between the
-// beginnings of two. After a failure the store may be back any moment, and until then nothing goes.
+// beginnings of two. After a failure the store may be back any moment, and until then nothing goes; and whoever has just
+// come wants to know soon that all others have seen it.
 func (m *Member) pause(took time.Duration, err error) time.Duration {
 	least := m.opt.TTL / 10
-	if err != nil {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil || !m.agreed {
 		return least
 	}
 	return max(m.opt.TTL/3-took, least)
@@ -287,8 +292,12 @@ func (m *Member) beat(ctx context.Context) error {
 	case ended >= m.until || m.stoodStill(stepped):
 		// Nobody has waited for it meanwhile: it follows what it has missed before it goes on.
 		m.reborn = ended
+		m.shown, m.agreed = time.Time{}, false
 		signal(m.poke)
+	case m.shown.IsZero(): // the sign before this one had been stored when this one began
+		m.shown = r.Now
 	}
+	m.agreed = m.agreed || m.isAgreed(r)
 	// By the store's clock the sign holds for TTL from some moment after began: here it ends no later than there.
 	m.until, m.stepped = began+m.opt.TTL, stepped
 	m.skew = m.skews.add(read(before, r.Now, after))

@@ -11,19 +11,30 @@ import (
 )
 
 // Senders lists the nodes that share the work of sending, this one included if it does; none = that is not known now.
-func (m *Member) Senders() []string {
+// agreed says that each of them that lives counts this node too: it has looked since this one came, or came back.
+func (m *Member) Senders() (names []string, agreed bool) {
 	if m.Held() != "" {
-		return nil
+		return nil, false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var names []string
 	for _, node := range m.roster.Nodes {
 		if node.Alive && slices.Contains(node.Roles, Deliver) {
 			names = append(names, node.Name)
 		}
 	}
-	return names
+	return names, m.agreed
+}
+
+// isAgreed reports whether every node that lives has looked since others can see this one. Whoever joins later sees it
+// at once. Callers hold mu.
+func (m *Member) isAgreed(r store.Roster) bool {
+	if m.shown.IsZero() {
+		return false
+	}
+	return !slices.ContainsFunc(r.Nodes, func(n store.Node) bool {
+		return n.Alive && n.Run != m.run && !n.Seen.After(m.shown)
+	})
 }
 
 // Lives reports whether the process that claims as name#run, with the run as RunText shows it, gives signs of life, as far
@@ -41,7 +52,10 @@ func (m *Member) Lives(claimant string) bool {
 }
 
 // Live is how many senders there are; 0 = that is not known now.
-func (m *Member) Live() int { return len(m.Senders()) }
+func (m *Member) Live() int {
+	names, _ := m.Senders()
+	return len(names)
+}
 
 // Mine reports whether a piece of work that one node should do, such as the expansion of a campaign, falls to this one.
 // All nodes that know of each other agree; when they do not, two may do the same, or for a moment nobody: whoever asks

@@ -62,10 +62,11 @@ func (e *Engine) heldBack() string {
 	return e.member.Held()
 }
 
-// senders are the nodes that share the rate limits; none = that is not known now.
-func (e *Engine) senders() []string {
+// senders are the nodes that share the rate limits; none = that is not known now. agreed says that they all count this
+// one.
+func (e *Engine) senders() (names []string, agreed bool) {
 	if e.member == nil {
-		return nil
+		return nil, false
 	}
 	return e.member.Senders()
 }

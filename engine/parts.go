@@ -47,7 +47,7 @@ func pressure(s store.Store) func() time.Duration {
 
 // openLimits opens what keeps the rates. Its clock is the node's own: it must run on, and is never set.
 func openLimits(
-	ctx context.Context, cfg *Config, members func() []string, own clockwork.Clock,
+	ctx context.Context, cfg *Config, members func() ([]string, bool), own clockwork.Clock,
 ) (limits.Limiter, error) {
 	if s := scheme(cfg.Limits); s == "" || s == "memory" {
 		return memory.New(), nil

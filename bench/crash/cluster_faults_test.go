@@ -29,6 +29,7 @@ const (
 	redisKill  = "redis_kill"
 	redisWipe  = "redis_flushall"
 	redisStall = "redis_stall"
+	redisBack  = "redis_kill_engine_back" // an engine, killed before, joins the others while Redis is away
 )
 
 // chaos is a cluster under load and what is done to it.
@@ -126,7 +127,7 @@ func (c *chaos) faults(n counts) []string {
 	}
 	add(n.postgres, pgKill, pgKill, pgStall, pgKill)
 	add(n.rabbit, mqStall, mqKill, mqWipe, mqKill) // a start takes half a minute
-	add(n.redis, redisKill, redisWipe, redisStall)
+	add(n.redis, redisKill, redisWipe, redisStall, redisBack)
 	c.rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if *onlyFlag != "" {
 		for i := range all {
@@ -157,6 +158,8 @@ func (c *chaos) inflict(kind string) {
 		c.rabbitmq(kind)
 	case redisKill, redisWipe, redisStall:
 		c.limits(kind)
+	case redisBack:
+		c.back(kind)
 	default:
 		c.FailNow("no such kind of fault", "%q", kind)
 	}
@@ -378,6 +381,24 @@ func (c *chaos) limits(kind string) {
 			c.redis.Resume()
 		}
 	})
+	c.outages[kind] = append(c.outages[kind], &span{from, time.Now()})
+	c.linger(c.random(time.Second))
+}
+
+// back has an engine come back while Redis is away: all of them go by their own shares then, and have to agree on how
+// many there are.
+func (c *chaos) back(kind string) {
+	n := c.pick(1)[0]
+	n.shoot()
+	n.p.wait()
+	c.linger(c.random(4 * time.Second)) // it counts as alive until its last sign of life is over
+	from := time.Now()
+	c.during("Redis is away", c.redis.Kill)
+	c.linger(c.random(time.Second))
+	n.launch()
+	c.watch(n.name+" is back", n.isReady)
+	c.linger(time.Second + c.random(3*time.Second))
+	c.during("Redis is back", c.redis.Start)
 	c.outages[kind] = append(c.outages[kind], &span{from, time.Now()})
 	c.linger(c.random(time.Second))
 }

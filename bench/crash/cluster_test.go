@@ -218,7 +218,7 @@ func (c *chaos) report(n counts, h History, began, ended time.Time) {
 		}
 		c.print("%s", line)
 	}
-	for _, kind := range []string{mqStall, mqKill, mqWipe, redisKill, redisWipe, redisStall} {
+	for _, kind := range []string{mqStall, mqKill, mqWipe, redisKill, redisWipe, redisStall, redisBack} {
 		if spans := c.outages[kind]; len(spans) > 0 {
 			c.print("fault: kind=%s n=%d away_s=%.1f handoffs_per_s=%.0f usual_handoffs_per_s=%.0f", kind, len(spans),
 				lasted(spans).Seconds(), c.perSecond(spans), c.perSecond([]*span{{began, ended}}))

@@ -7,7 +7,14 @@ import (
 
 // alone is what a node goes by without the others.
 type alone struct {
-	count   int      // of live nodes; 0 = unknown
+	asked  int64 // when it was asked last who is alive
+	agreed bool  // all others counted this node
+	from   int64 // since when they go by that, if agreed
+
+	count   int   // that limits are divided by; 0 = unknown
+	fewer   int   // that are alive, where that is less than count
+	fewerAt int64 // since when
+
 	members []string // sorted; empty = unknown
 	list    int64    // counts the changes of members
 	since   int64    // of members
@@ -15,10 +22,12 @@ type alone struct {
 
 // survey asks who is alive. It is called without the lock.
 func (l *Limiter) survey() {
+	asked := l.clock()
 	var members []string
-	count := 0
+	count, agreed := 0, true
 	if l.opt.Members != nil {
-		members = slices.Clone(l.opt.Members())
+		members, agreed = l.opt.Members()
+		members = slices.Clone(members)
 		slices.Sort(members)
 		members = slices.Compact(members)
 		count = len(members)
@@ -28,11 +37,41 @@ func (l *Limiter) survey() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.alone.count = count
+	a := &l.alone
+	if asked < a.asked { // somebody else has asked meanwhile
+		return
+	}
+	t := l.clock()
+	if a.asked = asked; agreed && !a.agreed {
+		a.from = t + int64(l.pace.spread)
+	}
+	a.agreed = agreed
+	a.counted(count, t, l.pace.spread)
 	if l.opt.Members == nil {
 		members = l.link.seen
 	}
 	l.setMembers(members)
+}
+
+// counted divides limits by how many there are: by more at once, by fewer when those who are gone cannot pass anything
+// any more.
+func (a *alone) counted(n int, t int64, spread time.Duration) {
+	switch {
+	case n == 0 || n >= a.count:
+		a.count, a.fewer = n, 0
+	case n != a.fewer:
+		a.fewer, a.fewerAt = n, t
+	case t-a.fewerAt >= int64(spread):
+		a.count, a.fewer = n, 0
+	}
+}
+
+// told is the number as Redis is told: negative when not all others count this node.
+func (a *alone) told() int {
+	if !a.agreed {
+		return -a.count
+	}
+	return a.count
 }
 
 func (l *Limiter) setMembers(members []string) {
@@ -41,6 +80,14 @@ func (l *Limiter) setMembers(members []string) {
 		l.alone.list++
 	}
 }
+
+// old says that what is known of the others must be asked anew before this node passes anything by itself.
+func (l *Limiter) old(t int64) bool {
+	return l.opt.Members != nil && t-l.alone.asked >= int64(l.pace.beat)
+}
+
+// unknown says that this node is cut off from whoever knows who is alive. The others may not count it any more.
+func (l *Limiter) unknown() bool { return l.opt.Members != nil && l.alone.count == 0 }
 
 // nodes is how many the limits are divided by while this node is alone.
 func (l *Limiter) nodes() int {
@@ -53,25 +100,25 @@ func (l *Limiter) nodes() int {
 	return l.opt.MaxNodes
 }
 
-// share returns the node's own part of a limit; 0 = it has none.
-func (l *Limiter) share(b *bucket, t int64) (rate, burst float64) {
+// share returns the node's own part of a limit, and since when it has it; 0 = it has none.
+func (l *Limiter) share(b *bucket) (rate, burst float64, since int64) {
 	n := l.nodes()
 	if n <= 1 {
-		return b.rate, b.burst
+		return b.rate, b.burst, l.alone.from
 	}
 	if b.burst >= float64(n) {
-		return b.rate / float64(n), b.burst / float64(n)
+		return b.rate / float64(n), b.burst / float64(n), l.alone.from
 	}
-	if len(l.alone.members) == 0 || t-l.alone.since < int64(l.pace.settled) {
-		return 0, 0
+	if len(l.alone.members) == 0 {
+		return 0, 0, 0
 	}
 	if b.owner.list != l.alone.list {
 		b.owner = ownership{l.alone.list, first(b.id, l.opt.Node, l.alone.members)}
 	}
 	if !b.owner.mine {
-		return 0, 0
+		return 0, 0, 0
 	}
-	return b.rate, b.burst
+	return b.rate, b.burst, max(l.alone.from, l.alone.since+int64(l.pace.settled))
 }
 
 // owed is the debt that the node has made by itself.
@@ -92,19 +139,32 @@ func (b *bucket) begin(start int64, rate, burst float64) {
 		return
 	}
 	owed := b.owed(start)
-	b.start, b.debt, b.debtAt, b.paying = start, max(owed, burst), start, rate
+	b.start, b.debt, b.debtAt, b.paying, b.part = start, max(owed, burst), start, rate, burst
 }
 
 // localWait returns how long a cost has to wait for the node's own part, 0 = it can go.
 func (l *Limiter) localWait(b *bucket, cost float64, t, start int64) int64 {
-	rate, burst := l.share(b, t)
+	switch {
+	case t < start:
+		return start - t
+	case !l.alone.agreed || l.old(t):
+		return int64(l.pace.beat)
+	}
+	rate, burst, since := l.share(b)
 	if rate == 0 {
 		return int64(notMine)
+	}
+	if start = max(start, since); t < start {
+		return start - t
 	}
 	b.begin(start, rate, burst)
 	if rate != b.paying {
 		b.debt, b.debtAt, b.paying = b.owed(t), max(t, b.debtAt), rate
 	}
+	if burst > b.part { // somebody is gone, who may have used this part of the burst
+		b.debt, b.debtAt = b.owed(t)+burst-b.part, max(t, b.debtAt)
+	}
+	b.part = burst
 	owed := b.owed(t)
 	over := min(owed+cost-burst, owed)
 	if over <= tiny {

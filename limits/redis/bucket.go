@@ -43,6 +43,7 @@ type bucket struct {
 	debt   float64
 	debtAt int64
 	paying float64 // per second, since debtAt
+	part   float64 // of the burst
 	owes   bool    // Redis has yet to hear of debt
 	owner  ownership
 }

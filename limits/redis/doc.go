@@ -27,6 +27,15 @@
 // Debts in Redis are paid in a common time, which runs at the part of the nodes that have a session: who is cut off uses
 // the rest by itself. What a node has passed alone and is not paid off it declares when it comes back.
 //
+// # Who is alive
+//
+// Nodes read the roster at different times, so they divide by different numbers for a while. A node uses a share only
+// when every other one that is alive counts it (Options.Members says so; the share begins spread later), and not at all
+// when it does not know who is alive: the others may have divided its share among them. A limit is divided by more
+// nodes at once, and by fewer spread after that was read; who is gone has stopped before. A part that was somebody
+// else's begins in debt, here and in Redis: nobody tells what has been sent of it. Redis takes a node that is not
+// counted by all for one that has a session, and not for one whose share it could divide.
+//
 // # When Redis forgets
 //
 // After a flush, a restart or a failover to a replica that is behind, and when Redis' clock jumps, every limit begins in
@@ -36,7 +45,8 @@
 // # Limits of it
 //
 // A burst below about 5 ms of the rate cannot be used in full: leases change hands every few milliseconds. A cost above
-// the burst counts as the burst, as ever, but on each node that is cut off. Nodes that disagree about who is alive, which
-// they may for one beat of the roster, can pass too much while Redis is away as well. Redis must not evict keys
-// (maxmemory-policy noeviction). All keys carry one hash tag, so that they are on one server of a Redis Cluster.
+// the burst counts as the burst, as ever, but on each node that is cut off. A limit whose burst is below the number of
+// nodes, or was until some seconds ago, can let through one burst too much when nodes come or go while some are cut off.
+// Redis must not evict keys (maxmemory-policy noeviction). All keys carry one hash tag, so that they are on one server of
+// a Redis Cluster.
 package redis

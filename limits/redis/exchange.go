@@ -276,7 +276,7 @@ func (l *Limiter) call(ctx context.Context, timeout time.Duration, req request) 
 		clock = l.base.UnixMicro() + sent/1000 + l.skew
 	}
 	args := []any{
-		req.op, clock, l.opt.Node, k.sid, l.alone.count, l.opt.MaxNodes, l.pace.ttl.Microseconds(), req.deadline, k.epoch,
+		req.op, clock, l.opt.Node, k.sid, l.alone.told(), l.opt.MaxNodes, l.pace.ttl.Microseconds(), req.deadline, k.epoch,
 		k.calls, l.pace.credit, l.pace.ahead.Microseconds(), oneIf(k.stepped), k.list + k.stale(),
 	}
 	l.stats.Calls++

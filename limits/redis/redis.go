@@ -23,9 +23,12 @@ type Options struct {
 	// must not block. A node that it counts must open its Limiter soon, or the others leave that node its share of every
 	// rate.
 	Nodes func() int
-	// Members are the names of those nodes, this one among them. It replaces Nodes where it is given and not empty. It
-	// decides which node has a limit with a small burst while Redis is away; without it, who has last been seen there.
-	Members func() []string
+	// Members are the names of those nodes, this one among them, and whether they have agreed: each of the others that
+	// lives counts this one too, or did. It replaces Nodes where it is given, and is asked as often as that. While they
+	// have not agreed, or nobody is known, this node passes nothing without Redis. A node must not say that it has agreed
+	// any more once others may not count it. Names decide which node has a limit with a small burst while Redis is away;
+	// without them, who has last been seen there.
+	Members func() (names []string, agreed bool)
 	// MaxNodes is what an unknown number of nodes counts as; 0 = 16.
 	MaxNodes int
 	// Prefix begins the name of every key in Redis: clusters that share one Redis have different ones. "" = msgctl.
@@ -81,6 +84,7 @@ type pace struct {
 	renew    time.Duration // and one in use, to be asked for anew
 	retry    time.Duration // at most between attempts to come back
 	settled  time.Duration // how long the members have been the same before one of them has a limit alone
+	spread   time.Duration // until everybody goes by what everybody has been told of the members
 	credit   int64         // microseconds that a new epoch has behind it
 }
 
@@ -89,7 +93,7 @@ func defaultPace() pace {
 		ttl: 250 * time.Millisecond, timeout: 100 * time.Millisecond, dial: time.Second, beat: 80 * time.Millisecond,
 		gapLeast: 2 * time.Millisecond, gapMost: 10 * time.Millisecond,
 		ahead: 20 * time.Millisecond, giveBack: 50 * time.Millisecond, renew: 200 * time.Millisecond,
-		retry: 800 * time.Millisecond, settled: 5 * time.Second,
+		retry: 800 * time.Millisecond, settled: 5 * time.Second, spread: 500 * time.Millisecond,
 	}
 }
 

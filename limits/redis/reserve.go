@@ -60,9 +60,18 @@ func (l *Limiter) Reserve(
 	if l.asking {
 		behind = l.advance(now)
 	}
+	t := l.clock()
+	if (l.link.session == 0 || !l.link.full || l.unknown()) && l.old(t) {
+		l.mu.Unlock()
+		l.survey()
+		l.mu.Lock()
+		t = l.clock()
+	}
+	if l.unknown() {
+		return limits.Decision{NotBefore: now.Add(l.pace.beat), Blocking: 0}, nil
+	}
 	var room [8]*bucket
 	picked := room[:0]
-	t := l.clock()
 	for i := range bounds {
 		b := l.buckets.of(bounds[i].Key, l.opt.Prefix)
 		b.set(bounds[i].Rate)
@@ -166,12 +175,7 @@ func (l *Limiter) wait(b *bucket, cost float64, t int64, shared bool) int64 {
 		}
 		return l.expected(t) - t
 	case shared: // a burst that cannot be divided, while a node is cut off
-		if t < l.link.lackFrom {
-			return l.link.lackFrom - t
-		}
 		return l.localWait(b, cost, t, l.link.lackFrom)
-	case t < l.link.aloneFrom:
-		return l.link.aloneFrom - t
 	}
 	return l.localWait(b, cost, t, l.link.aloneFrom)
 }

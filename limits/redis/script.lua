@@ -3,7 +3,9 @@
 -- KEYS  1 the state, 2 the nodes, 3… one per limit
 -- ARGV  what the node says of itself (the numbered ones below), then nine per limit
 local op, name, sid = ARGV[1], ARGV[3], ARGV[4]
-local count, most = tonumber(ARGV[5]), tonumber(ARGV[6]) -- live nodes by the roster (0 = unknown), and what to take then
+-- Live nodes by the roster: 0 = unknown; below 0 = so many, and not all of them count this one yet. What to take if
+-- nobody knows.
+local count, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 local ttl, deadline = tonumber(ARGV[7]), tonumber(ARGV[8])
 local seenEpoch, seenCall = tonumber(ARGV[9]), tonumber(ARGV[10])
 local credit, ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
@@ -20,20 +22,21 @@ local function text(x) return string.format('%.17g', x) end
 local function whole(x) return string.format('%.0f', x) end
 
 local st = redis.call('HMGET', KEYS[1], 'epoch', 'paid', 'at', 'calls', 'nodes', 'full', 'fullsince', 'idle', 'list',
-  'last')
+  'last', 'part', 'grown', 'grownat')
 local epoch, paid, at, calls = tonumber(st[1] or 0), tonumber(st[2] or 0), tonumber(st[3] or 0), tonumber(st[4] or 0)
 local nodes, full, fullSince, idle = tonumber(st[5] or 1), st[6] == '1', tonumber(st[7] or 0), st[8] == '1'
 local list, last = st[9] or '0', tonumber(st[10] or 0)
+local before, grown, grownAt = tonumber(st[11] or 1), tonumber(st[12] or 0), tonumber(st[13] or 0)
 
 if op == 'hello' then return {'hello', whole(now), whole(epoch), whole(calls)} end
 if deadline > 0 and now > deadline then return {'late', whole(now)} end
 
-local sids, ends, counts, left = {}, {}, {}, {} -- by name
+local sids, ends, counts, left, leftOf = {}, {}, {}, {}, {} -- by name
 local flat = redis.call('HGETALL', KEYS[2])
 for i = 1, #flat, 2 do
   local s, e, c = string.match(flat[i + 1], '^(%S+) (%S+) (%S+)$')
   if s == '-' then
-    left[flat[i]] = tonumber(e)
+    left[flat[i]], leftOf[flat[i]] = tonumber(e), tonumber(c)
   else
     sids[flat[i]], ends[flat[i]], counts[flat[i]] = s, tonumber(e), tonumber(c)
   end
@@ -46,7 +49,8 @@ if op == 'join' then
     -- were given out before may still be used.
     redis.call('DEL', KEYS[1], KEYS[2])
     epoch, calls, nodes, full, idle, list = math.max(epoch, seenEpoch) + 1, 0, 1, false, false, '0'
-    sids, ends, counts, left = {}, {}, {}, {}
+    before, grown, grownAt = 1, 0, 0
+    sids, ends, counts, left, leftOf = {}, {}, {}, {}, {}
     if credit > 0 then paid, at = credit, now else paid, at = 0, now + ttl end
   end
 elseif lost or sids[name] ~= sid or ends[name] < now then
@@ -54,26 +58,39 @@ elseif lost or sids[name] ~= sid or ends[name] < now then
 end
 
 -- Debts are paid in the nodes' common time. It stands still for the share of a node that is cut off, which then uses its
--- share of each rate by itself.
-local function fraction(present)
-  if idle then return 1 end
-  for _ in pairs(left) do present = present + 1 end
-  return math.min(1, present / nodes)
+-- share of each rate by itself. Such a share is as large as that node believes: who has come and is not counted by all
+-- does not make it smaller yet. Who does not know how many there are is counted by nobody.
+local function census(lives)
+  local any, here, agreed = false, 0, 0
+  for _, c in pairs(counts) do any = any or c ~= 0 end
+  local function add(n, by)
+    if not any or counts[n] ~= 0 then here = here + by end
+    if not any or counts[n] > 0 then agreed = agreed + by end
+  end
+  for n in pairs(counts) do
+    if lives(n) then add(n, 1) end
+  end
+  local function part()
+    local gone = 0
+    for _ in pairs(left) do gone = gone + 1 end
+    if idle or here + gone >= nodes then return 1 end
+    return (agreed + gone) / nodes
+  end
+  return part, function(n) add(n, -1) end
 end
 if now > at then
-  local lapses, present = {}, 0
-  for _, e in pairs(ends) do
-    if e > at then
-      present = present + 1
-      if e < now then lapses[#lapses + 1] = e end
-    end
+  local lapses = {}
+  for n, e in pairs(ends) do
+    if e > at and e < now then lapses[#lapses + 1] = n end
   end
-  table.sort(lapses)
-  for _, e in ipairs(lapses) do
-    paid = paid + (e - at) * fraction(present)
-    at, present = e, present - 1
+  table.sort(lapses, function(a, b) return ends[a] < ends[b] end)
+  local part, lapse = census(function(n) return ends[n] > at end)
+  for _, n in ipairs(lapses) do
+    paid, at = paid + (ends[n] - at) * part(), ends[n]
+    lapse(n)
+    before = math.min(before, part())
   end
-  paid, at = paid + (now - at) * fraction(present), now
+  paid, at = paid + (now - at) * part(), now
 end
 
 local changed = false
@@ -83,30 +100,35 @@ for n, e in pairs(ends) do
     redis.call('HDEL', KEYS[2], n)
   end
 end
-for n, e in pairs(left) do
-  if e < now then
-    left[n] = nil
-    redis.call('HDEL', KEYS[2], n)
-  end
-end
 if op == 'leave' then
-  sids[name], ends[name], counts[name], left[name], changed = nil, nil, nil, now + LEFT, true
-  redis.call('HSET', KEYS[2], name, '- ' .. whole(now + LEFT) .. ' 0')
+  sids[name], ends[name], counts[name], left[name], leftOf[name], changed = nil, nil, nil, now + LEFT, nodes, true
+  redis.call('HSET', KEYS[2], name, '- ' .. whole(now + LEFT) .. ' ' .. whole(nodes))
   idle = next(sids) == nil
 else
   changed = changed or sids[name] ~= sid
   sids[name], ends[name], counts[name], left[name], idle = sid, now + ttl, count, nil, false
   redis.call('HSET', KEYS[2], name, sid .. ' ' .. whole(now + ttl) .. ' ' .. whole(count))
 end
-local live, present = {}, 0
+local live, sessions = {}, 0
 nodes = 0
 for n, s in pairs(sids) do
   live[s] = true
-  present = present + 1
-  nodes = math.max(nodes, counts[n])
+  sessions = sessions + 1
+  nodes = math.max(nodes, math.abs(counts[n]))
 end
 if nodes == 0 then nodes = most end
-local part = fraction(present)
+for n, e in pairs(left) do
+  if e < now or nodes < leftOf[n] then -- the roster knows of it
+    left[n] = nil
+    redis.call('HDEL', KEYS[2], n)
+  end
+end
+local part = census(function() return true end)()
+if part > before and op ~= 'join' then
+  -- A share is divided anew whose node is gone or was not counted: nobody tells what has been sent of it. (Who joins
+  -- tells what it owes.)
+  grown, grownAt = grown + part - before, paid
+end
 if part < 1 then
   full = false
 elseif not full then
@@ -118,7 +140,7 @@ if changed then list = string.format('%d', tonumber(list) + 1) end
 calls = calls + 1
 redis.call('HSET', KEYS[1], 'epoch', whole(epoch), 'paid', text(paid), 'at', whole(at), 'calls', whole(calls),
   'nodes', nodes, 'full', full and '1' or '0', 'fullsince', text(fullSince), 'idle', idle and '1' or '0', 'list', list,
-  'last', whole(now))
+  'last', whole(now), 'part', text(part), 'grown', text(grown), 'grownat', text(grownAt))
 redis.call('EXPIRE', KEYS[1], KEEP)
 redis.call('EXPIRE', KEYS[2], KEEP)
 
@@ -126,7 +148,7 @@ local names = {}
 if knownList ~= list then
   for n in pairs(sids) do names[#names + 1] = n end
 end
-local out = {'ok', whole(now), whole(epoch), whole(calls), whole(nodes), whole(present), full and '1' or '0', list, names}
+local out = {'ok', whole(now), whole(epoch), whole(calls), whole(nodes), whole(sessions), full and '1' or '0', list, names}
 
 for k = 3, #KEYS do
   local arg = FIXED + (k - 3) * EACH
@@ -134,7 +156,7 @@ for k = 3, #KEYS do
   local spent, age = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]) -- of leases, and how long ago at least
   local keep, cost, want = tonumber(ARGV[arg + 5]), tonumber(ARGV[arg + 6]), tonumber(ARGV[arg + 7])
   local pause, alone = tonumber(ARGV[arg + 8]), tonumber(ARGV[arg + 9]) -- alone: the debt that the node made by itself
-  local debt, since, old, paused, known = 0, paid, rate, 0, false
+  local debt, since, old, paused, known, share = 0, paid, rate, 0, false, 0
   local own, holds = 'h:' .. sid, {}
   local fields = redis.call('HGETALL', KEYS[k])
   for i = 1, #fields, 2 do
@@ -143,6 +165,7 @@ for k = 3, #KEYS do
     elseif f == 'since' then since = tonumber(v)
     elseif f == 'rate' then old = tonumber(v)
     elseif f == 'paused' then paused = tonumber(v)
+    elseif f == 'grown' then share = tonumber(v)
     elseif f == 'epoch' then known = tonumber(v) == epoch
     elseif f ~= own then holds[f] = tonumber(v) end
   end
@@ -156,7 +179,7 @@ for k = 3, #KEYS do
     end
   end
   if not known then -- in this epoch
-    debt, since, old, gone = math.max(0, burst - rate * paid / 1e6), paid, rate, 0
+    debt, since, old, gone, share = math.max(0, burst - rate * paid / 1e6), paid, rate, 0, grown
   end
   local small = burst < nodes
   local passed = math.max(0, paid - since) / 1e6
@@ -164,6 +187,7 @@ for k = 3, #KEYS do
   debt = math.max(0, debt - old * (passed - age)) + spent
   debt = math.max(0, debt - old * age) + gone
   if small then debt = math.max(debt, alone) else debt = debt + alone end
+  debt = debt + math.max(0, burst * math.min(1, grown - share) - rate * (paid - grownAt) / 1e6)
   if small and full then debt = math.max(debt, burst - rate * (paid - fullSince) / 1e6) end
   if pause > 0 then paused = math.max(paused, now + pause) end
 
@@ -180,7 +204,9 @@ for k = 3, #KEYS do
       if cost > burst * part then -- goes when nothing is owed
         missing, possible = debt, others + keep <= EPS
       end
-      if missing <= EPS and possible then
+      if part <= 0 then
+        wait = POLL * 5
+      elseif missing <= EPS and possible then
         grant = math.max(cost, math.min(want, cost * math.floor((room + EPS) / cost)))
       elseif possible then
         wait = math.ceil(missing / (rate * part) * 1e6)
@@ -194,7 +220,7 @@ for k = 3, #KEYS do
   local held = keep + grant
   if held > 0 then redis.call('HSET', KEYS[k], own, text(held)) else redis.call('HDEL', KEYS[k], own) end
   redis.call('HSET', KEYS[k], 'debt', text(debt), 'since', text(paid), 'rate', text(rate), 'paused', whole(paused),
-    'epoch', whole(epoch))
+    'epoch', whole(epoch), 'grown', text(grown))
   -- Long after everything is paid: the common time may stand still for a while.
   local needed = 10 * (debt + held) / rate + math.max(0, paused - now) / 1e6
   redis.call('EXPIRE', KEYS[k], math.min(KEEP, 3600 + math.ceil(needed)))

@@ -24,7 +24,7 @@ func cluster(t *testing.T, url func(node int) string, n int) []limits.Limiter {
 		p := defaultPace()
 		p.settled = 100 * time.Millisecond // since the start of the test
 		l, err := open(background, Options{
-			URL: url(i), Node: names[i], Members: func() []string { return names },
+			URL: url(i), Node: names[i], Members: func() ([]string, bool) { return names, true },
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}, p)
 		require.NoError(t, err)
