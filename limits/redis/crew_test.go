@@ -1,9 +1,6 @@
 package redis
 
-import (
-	"math/rand/v2"
-	"time"
-)
+import "time"
 
 // crew is who there is, and who knows of it: what package cluster promises, at its worst.
 type crew struct {
@@ -13,6 +10,7 @@ type crew struct {
 	agreed   []bool
 	rumours  []rumour
 	changing bool
+	late     func() time.Duration // how long after a change somebody reads of it, less than beats
 }
 
 // rumour is a change of the roster that a node reads at a time.
@@ -59,23 +57,23 @@ func (c *crew) members(i int) (names []string, agreed bool) {
 }
 
 // goes takes a node out: its own sign of life is over before the others find it so.
-func (c *crew) goes(r *rand.Rand, now time.Time, i int, killed bool) {
+func (c *crew) goes(now time.Time, i int, killed bool) {
 	c.in[i], c.agreed[i], c.dead[i] = false, false, killed
-	c.spread(r, now, i, false)
+	c.spread(now, i, false)
 }
 
 // comes lets a node give signs of life. It counts all others that do.
-func (c *crew) comes(r *rand.Rand, now time.Time, i int) {
+func (c *crew) comes(now time.Time, i int) {
 	c.in[i], c.dead[i] = true, false
 	copy(c.counts[i], c.in)
-	c.spread(r, now, i, true)
+	c.spread(now, i, true)
 }
 
 // spread lets each of the others read something, at the latest a beat later.
-func (c *crew) spread(r *rand.Rand, now time.Time, i int, in bool) {
+func (c *crew) spread(now time.Time, i int, in bool) {
 	for j := range c.in {
 		if j != i {
-			c.rumours = append(c.rumours, rumour{now.Add(time.Duration(r.Int64N(int64(beats)))), j, i, in})
+			c.rumours = append(c.rumours, rumour{now.Add(c.late()), j, i, in})
 		}
 	}
 }

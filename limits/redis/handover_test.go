@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/msgctl/msgctl/internal/servers"
 	"github.com/msgctl/msgctl/limits"
 )
 
@@ -108,4 +109,81 @@ func TestTheOwnerInSessionWaitsForLeases(t *testing.T) {
 		}
 	}
 	require.Greater(t, tried, 20)
+}
+
+// unsettled is a cluster of n nodes without Redis, whose roster the test changes. All read at once what has changed.
+func unsettled(t *testing.T, n int) *world {
+	w := newWorld(t, servers.Redis(t).URL, n, 0)
+	t.Cleanup(w.close)
+	w.crew.changing = true
+	w.crew.late = func() time.Duration { return 0 }
+	for i := range w.cut {
+		w.cut[i] = true
+	}
+	w.pass(time.Duration(w.nodes[0].link.aloneFrom)) // from then on each has its share
+	return w
+}
+
+// use lets nodes pass what they can for a while.
+func (w *world) use(b limits.Bound, span time.Duration, nodes ...int) {
+	for end := w.now.Add(span); w.now.Before(end); w.pass(time.Millisecond) {
+		for _, i := range nodes {
+			for w.reserve(i, 1, b) {
+				continue
+			}
+		}
+	}
+}
+
+// All have read that a node has come before they ask for it: each goes by what it has found last.
+func TestWhoComesWaitsUntilAllGoByIt(t *testing.T) {
+	for late := range 20 {
+		w := unsettled(t, 2)
+		w.crew.goes(w.now, 1, false)
+		b := limit(1, 1000, 2)
+		w.use(b, 2*time.Second+time.Duration(late)*4*time.Millisecond, 0)
+		w.crew.comes(w.now, 1)
+		before := len(w.seen[b.Key])
+		for end := w.now.Add(time.Second); w.now.Before(end); w.pass(time.Millisecond, 0) { // and asks for it rarely
+			for i := range 2 {
+				for w.reserve(i, 1, b) {
+					continue
+				}
+			}
+		}
+		require.Greater(t, len(w.seen[b.Key]), before+700, "node 0 uses its half, and soon both do")
+		w.check()
+	}
+}
+
+// Who is gone may have used its part of the burst just before.
+func TestThePartOfWhoIsGoneBeginsInDebt(t *testing.T) {
+	w := unsettled(t, 2)
+	b := limit(1, 1, 20)
+	w.use(b, time.Second, 0, 1)
+	w.pass(21 * time.Second) // all is paid off
+	w.use(b, time.Millisecond, 1)
+	require.Len(t, w.seen[b.Key], 10, "its part of the burst")
+	w.crew.goes(w.now, 1, true)
+	w.use(b, 12*time.Second, 0)
+	require.Greater(t, len(w.seen[b.Key]), 29)
+	w.check()
+}
+
+// The others may have divided the share of a node that does not know who is alive, also when it is the only one that
+// Redis sees.
+func TestWhoDoesNotKnowTheOthersPassesNothing(t *testing.T) {
+	w := unsettled(t, 2)
+	w.cut[1] = false
+	b := limit(1, 100, 20)
+	w.use(b, time.Second, 0, 1)
+	w.crew.goes(w.now, 1, false)
+	w.pass(100 * time.Millisecond)
+	require.NotZero(t, w.nodes[1].link.session)
+	for range 1000 {
+		w.pass(4 * time.Millisecond)
+		require.False(t, w.reserve(1, 1, b))
+		w.reserve(0, 1, b)
+	}
+	w.check()
 }

@@ -175,6 +175,7 @@ func simulate(t *testing.T, url string, r *rand.Rand, changing bool) *world {
 	if changing {
 		kinds = 13
 		w.crew.changing = true
+		w.crew.late = func() time.Duration { return time.Duration(r.Int64N(int64(beats))) }
 		for _, l := range w.nodes {
 			l.pace.settled = w.crew.settled()
 		}
@@ -208,7 +209,7 @@ func simulate(t *testing.T, url string, r *rand.Rand, changing bool) *world {
 			if how == 1 && !w.cut[i] {
 				w.nodes[i].leave()
 			}
-			w.crew.goes(r, w.now, i, how < 2)
+			w.crew.goes(w.now, i, how < 2)
 		default:
 			if w.crew.in[i] {
 				break
@@ -217,7 +218,7 @@ func simulate(t *testing.T, url string, r *rand.Rand, changing bool) *world {
 				require.NoError(t, w.nodes[i].client.Close())
 				w.nodes[i] = w.process(url, i, 0)
 			}
-			w.crew.comes(r, w.now, i)
+			w.crew.comes(w.now, i)
 		}
 		asks := make([]int, n) // for which bounds
 		for i := range asks {
