@@ -16,10 +16,6 @@ const (
 	// clusterLease is how long a node may keep a message of a shared store: what a lost node leaves behind is taken up
 	// after that. It is short because a node that is alive gives back in time what it cannot send.
 	clusterLease = 10 * time.Second
-	// defaultNodes is MaxNodes when nothing is said.
-	defaultNodes = 16
-	// mostNodes is the largest MaxNodes.
-	mostNodes = 1000
 )
 
 // shared reports whether other engines may work on the same store.
@@ -92,12 +88,9 @@ func (c *Config) checkCluster() error {
 		return errors.New("configuration: roles: an engine with a store of its own has no other to do the rest: " +
 			"set store too, or leave roles out")
 	}
-	switch {
-	case c.Heartbeat != 0 && (c.Heartbeat < cluster.MinTTL || c.Heartbeat > cluster.MaxTTL):
+	if c.Heartbeat != 0 && (c.Heartbeat < cluster.MinTTL || c.Heartbeat > cluster.MaxTTL) {
 		return fmt.Errorf("configuration: heartbeat: %s is out of range: use %s to %s", c.Heartbeat, cluster.MinTTL,
 			cluster.MaxTTL)
-	case c.MaxNodes < 0 || c.MaxNodes > mostNodes:
-		return fmt.Errorf("configuration: max_nodes: %d is out of range: use 1 to %d", c.MaxNodes, mostNodes)
 	}
 	return c.checkNode()
 }

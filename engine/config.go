@@ -44,9 +44,6 @@ type Config struct {
 	Roles []string `yaml:"roles"`
 	// Heartbeat is how long a node's sign of life holds; it gives one in every third of it. From 300 ms to 1 min; 0 = 3 s.
 	Heartbeat time.Duration `yaml:"heartbeat"`
-	// MaxNodes is how many nodes may ever share the rate limits: while it is not known how many there are, each takes an
-	// equal part of them. 0 = 16.
-	MaxNodes int `yaml:"max_nodes"`
 	// AllowPrivate lets connectors reach loopback and private addresses and plain http. For development.
 	AllowPrivate bool `yaml:"allow_private"`
 	// Retry are the delays between attempts after temporary failures; the last one repeats until the message expires.
@@ -211,9 +208,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Node == "" {
 		c.Node, _ = os.Hostname() // Check has seen that there is one where it matters
-	}
-	if c.MaxNodes == 0 {
-		c.MaxNodes = defaultNodes
 	}
 	if c.Lease == 0 && c.shared() {
 		c.Lease = clusterLease

@@ -34,9 +34,9 @@ func TestAMistakeInTheFile(t *testing.T) {
 		"indented":      {"log:\n  listen: x\n", `there is no key "listen" here: did you mean listen, not indented?`},
 		"like nothing":  {"colour: red\n", `there is no key "colour": docs/reference/config.md lists them`},
 		"twice":         {"dir: a\nnode: b\ndir: c\n", `line 3, column 1`},
-		"number": {"max_nodes: many\n", "line 1, column 12: the value is of the wrong type: use a whole number\n" +
-			"   1 | max_nodes: many\n" +
-			"                  ^"},
+		"number": {"admission:\n  max_requests: many\n", "line 2, column 17: the value is of the wrong type: use a whole number\n" +
+			"   2 |   max_requests: many\n" +
+			"                       ^"},
 		"bool": {"allow_private: [1]\n", "use true or false"},
 		"list": {"roles: api\n", "line 1, column 8: the value is of the wrong type: use a list such as [a, b]"},
 		"part": {"log: info\n", "use keys of its own, indented below it: level, format"},
@@ -78,7 +78,7 @@ func TestNoPasswordInAMistake(t *testing.T) {
 		"log: {level: 1, format: amqp://u:" + canary + "@x",
 		"password: " + canary,
 		"allow_private: " + "amqp://u:" + canary + "@x",
-		"max_nodes: postgres://u:" + canary + "@x",
+		"admission:\n  max_requests: postgres://u:" + canary + "@x",
 		"heartbeat: postgres://u:" + canary + "@x",
 		"retry: [postgres://u:" + canary + "@x]",
 		"postgres://u:" + canary + "@x",
@@ -86,7 +86,7 @@ func TestNoPasswordInAMistake(t *testing.T) {
 		"? postgres://u:" + canary + "@x",
 		"secret: {a: b, token: " + canary,
 	}
-	mistakes := []string{"", "nothing: here", "dir: [", "node: \"", "node: a: b", "max_nodes: x", "\tlog: x", "dir: x\ndir: x"}
+	mistakes := []string{"", "nothing: here", "dir: [", "node: \"", "node: a: b", "admission:\n  max_requests: x", "\tlog: x", "dir: x\ndir: x"}
 	dir := t.TempDir()
 	shown := 0
 	for _, line := range lines {

@@ -53,7 +53,7 @@ func openLimits(
 		return memory.New(), nil
 	}
 	o := redis.Options{
-		URL: cfg.Limits, Node: cfg.Node, Members: members, MaxNodes: cfg.MaxNodes, Log: cfg.Logger, Now: own.Now,
+		URL: cfg.Limits, Node: cfg.Node, Members: members, Sign: cfg.Heartbeat, Log: cfg.Logger, Now: own.Now,
 	}
 	if byHand(own) {
 		return limiter(redis.OpenByHand(ctx, o))

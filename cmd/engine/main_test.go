@@ -74,7 +74,6 @@ func TestRefusesToStart(t *testing.T) {
 		{"bad node", []string{"--store", "postgres://h/x", "--node", "a b"}, exitUsage, []string{"node", `"a b"`}},
 		{"long heartbeat", []string{"--store", "postgres://h/x", "--heartbeat", "5m"}, exitUsage, []string{"heartbeat", "5m0s"}},
 		{"no heartbeat", []string{"--heartbeat", "soon"}, exitUsage, []string{"heartbeat", "soon"}},
-		{"too many nodes", []string{"--config", write(t, "max_nodes: 5000\n")}, exitUsage, []string{"max_nodes", "5000"}},
 		{"traces to nowhere", []string{"--otlp", "localhost:4317"}, exitUsage, []string{"telemetry.otlp", "http://localhost:4318"}},
 		{"no share", []string{"--trace-sample", "10%"}, exitUsage, []string{"telemetry.sample", "10%", "0 to 1"}},
 		{"too large a share", []string{"--trace-sample", "10"}, exitUsage, []string{"telemetry.sample", "10"}},

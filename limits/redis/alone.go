@@ -14,6 +14,8 @@ type alone struct {
 	count   int   // that limits are divided by; 0 = unknown
 	fewer   int   // that are alive, where that is less than count
 	fewerAt int64 // since when
+	high    int   // that count was, until it became less
+	fell    int64 // when everybody has counted anew since
 
 	members []string // sorted; empty = unknown
 	list    int64    // counts the changes of members
@@ -46,7 +48,7 @@ func (l *Limiter) survey() {
 		a.from = t + int64(l.pace.spread)
 	}
 	a.agreed = agreed
-	a.counted(count, t, l.pace.spread)
+	a.counted(count, t, &l.pace)
 	if l.opt.Members == nil {
 		members = l.link.seen
 	}
@@ -55,13 +57,17 @@ func (l *Limiter) survey() {
 
 // counted divides limits by how many there are: by more at once, by fewer when those who are gone cannot pass anything
 // any more.
-func (a *alone) counted(n int, t int64, spread time.Duration) {
+func (a *alone) counted(n int, t int64, p *pace) {
 	switch {
 	case n == 0 || n >= a.count:
 		a.count, a.fewer = n, 0
 	case n != a.fewer:
 		a.fewer, a.fewerAt = n, t
-	case t-a.fewerAt >= int64(spread):
+	case t-a.fewerAt >= int64(p.spread):
+		if t >= a.fell || a.count > a.high {
+			a.high = a.count
+		}
+		a.fell = t + int64(p.settled)
 		a.count, a.fewer = n, 0
 	}
 }
@@ -100,25 +106,26 @@ func (l *Limiter) nodes() int {
 	return l.opt.MaxNodes
 }
 
-// share returns the node's own part of a limit, and since when it has it; 0 = it has none.
-func (l *Limiter) share(b *bucket) (rate, burst float64, since int64) {
-	n := l.nodes()
-	if n <= 1 {
-		return b.rate, b.burst, l.alone.from
+// share returns the node's own part of a limit, and since when it has it; 0 = it has none. whole says that the limit is
+// one node's because Redis counts more nodes than its burst.
+func (l *Limiter) share(b *bucket, whole bool) (rate, burst float64, since int64) {
+	a := &l.alone
+	if n := float64(l.nodes()); b.burst >= n && !whole {
+		if since = a.from; b.burst < float64(a.high) { // it was one node's
+			since = max(since, a.fell)
+		}
+		return b.rate / n, b.burst / n, since
 	}
-	if b.burst >= float64(n) {
-		return b.rate / float64(n), b.burst / float64(n), l.alone.from
-	}
-	if len(l.alone.members) == 0 {
+	if len(a.members) == 0 {
 		return 0, 0, 0
 	}
-	if b.owner.list != l.alone.list {
-		b.owner = ownership{l.alone.list, first(b.id, l.opt.Node, l.alone.members)}
+	if b.owner.list != a.list {
+		b.owner = ownership{a.list, first(b.id, l.opt.Node, a.members)}
 	}
 	if !b.owner.mine {
 		return 0, 0, 0
 	}
-	return b.rate, b.burst, max(l.alone.from, l.alone.since+int64(l.pace.settled))
+	return b.rate, b.burst, max(a.from, a.since+int64(l.pace.settled))
 }
 
 // owed is the debt that the node has made by itself.
@@ -143,14 +150,14 @@ func (b *bucket) begin(start int64, rate, burst float64) {
 }
 
 // localWait returns how long a cost has to wait for the node's own part, 0 = it can go.
-func (l *Limiter) localWait(b *bucket, cost float64, t, start int64) int64 {
+func (l *Limiter) localWait(b *bucket, cost float64, t, start int64, whole bool) int64 {
 	switch {
 	case t < start:
 		return start - t
 	case !l.alone.agreed || l.old(t):
 		return int64(l.pace.beat)
 	}
-	rate, burst, since := l.share(b)
+	rate, burst, since := l.share(b, whole)
 	if rate == 0 {
 		return int64(notMine)
 	}

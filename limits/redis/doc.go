@@ -45,8 +45,6 @@
 // # Limits of it
 //
 // A burst below about 5 ms of the rate cannot be used in full: leases change hands every few milliseconds. A cost above
-// the burst counts as the burst, as ever, but on each node that is cut off. A limit whose burst is below the number of
-// nodes, or was until some seconds ago, can let through one burst too much when nodes come or go while some are cut off.
-// Redis must not evict keys (maxmemory-policy noeviction). All keys carry one hash tag, so that they are on one server of
-// a Redis Cluster.
+// the burst counts as the burst, as ever, but on each node that is cut off. Redis must not evict keys (maxmemory-policy
+// noeviction). All keys carry one hash tag, so that they are on one server of a Redis Cluster.
 package redis

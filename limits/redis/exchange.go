@@ -278,6 +278,7 @@ func (l *Limiter) call(ctx context.Context, timeout time.Duration, req request) 
 	args := []any{
 		req.op, clock, l.opt.Node, k.sid, l.alone.told(), l.opt.MaxNodes, l.pace.ttl.Microseconds(), req.deadline, k.epoch,
 		k.calls, l.pace.credit, l.pace.ahead.Microseconds(), oneIf(k.stepped), k.list + k.stale(),
+		l.pace.settled.Microseconds(),
 	}
 	l.stats.Calls++
 	l.mu.Unlock()

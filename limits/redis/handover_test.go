@@ -187,3 +187,38 @@ func TestWhoDoesNotKnowTheOthersPassesNothing(t *testing.T) {
 	}
 	w.check()
 }
+
+// While a limit was too small to be divided, one node had it all. The others divide it only when that one has heard that
+// there are fewer of them now, and in debt for what it may have passed.
+func TestALimitIsDividedAgainWhenItsOwnerHasHeard(t *testing.T) {
+	for _, perSecond := range []float64{200, 0.2} {
+		for _, shared := range []bool{true, false} { // the other one has Redis
+			w := newWorld(t, servers.Redis(t).URL, 3, 0)
+			t.Cleanup(w.close)
+			w.crew.changing = true
+			for i := range w.nodes {
+				w.nodes[i].pace.settled = w.crew.settled()
+				w.cut[i] = i != 1 || !shared
+			}
+			w.pass(time.Duration(w.nodes[0].link.aloneFrom))
+			b := owned(t, w, 0, perSecond)
+			b.Rate.Burst = 2
+			w.use(b, time.Millisecond, 0, 1)
+			w.pass(time.Duration(8 / perSecond * float64(time.Second))) // by any clock nothing is owed
+			w.use(b, 100*time.Millisecond, 0, 1)
+			require.GreaterOrEqual(t, len(w.seen[b.Key]), 2, "node 0 has the limit")
+			hears := 0
+			w.crew.late = func() time.Duration { // node 0 last
+				hears++
+				return beats * time.Duration(hears%2)
+			}
+			w.crew.goes(w.now, 2, true)
+			w.use(b, 8*time.Second, 0, 1)
+			w.check()
+			before := len(w.seen[b.Key])
+			w.use(b, time.Second, 0, 1)
+			require.GreaterOrEqual(t, len(w.seen[b.Key]), before+int(0.8*perSecond), "both use it")
+			w.check()
+		}
+	}
+}

@@ -45,6 +45,9 @@ func prepare(opt Options, p pace) (*Limiter, error) {
 	if opt.Node == "" {
 		opt.Node = "node-" + newSession()
 	}
+	if opt.Sign > 0 {
+		p.settled = opt.Sign + 2*time.Second
+	}
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}

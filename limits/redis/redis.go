@@ -29,6 +29,9 @@ type Options struct {
 	// any more once others may not count it. Names decide which node has a limit with a small burst while Redis is away;
 	// without them, who has last been seen there.
 	Members func() (names []string, agreed bool)
+	// Sign is how long a node counts as alive after it has looked at the members; 0 = 3 s. Two nodes may disagree about
+	// them for as long.
+	Sign time.Duration
 	// MaxNodes is what an unknown number of nodes counts as; 0 = 16.
 	MaxNodes int
 	// Prefix begins the name of every key in Redis: clusters that share one Redis have different ones. "" = msgctl.
@@ -83,7 +86,7 @@ type pace struct {
 	giveBack time.Duration // an unused lease goes back after this
 	renew    time.Duration // and one in use, to be asked for anew
 	retry    time.Duration // at most between attempts to come back
-	settled  time.Duration // how long the members have been the same before one of them has a limit alone
+	settled  time.Duration // how long the members have been the same before a limit becomes one's or is divided again
 	spread   time.Duration // until everybody goes by what everybody has been told of the members
 	credit   int64         // microseconds that a new epoch has behind it
 }

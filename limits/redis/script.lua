@@ -3,14 +3,14 @@
 -- KEYS  1 the state, 2 the nodes, 3… one per limit
 -- ARGV  what the node says of itself (the numbered ones below), then nine per limit
 local op, name, sid = ARGV[1], ARGV[3], ARGV[4]
--- Live nodes by the roster: 0 = unknown; below 0 = so many, and not all of them count this one yet. What to take if
--- nobody knows.
+-- Live nodes by the roster: 0 = unknown; below 0 = so many, and not all of them count this one yet. What to take while
+-- nobody has ever known.
 local count, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 local ttl, deadline = tonumber(ARGV[7]), tonumber(ARGV[8])
 local seenEpoch, seenCall = tonumber(ARGV[9]), tonumber(ARGV[10])
 local credit, ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
-local stepped, knownList = ARGV[13] == '1', ARGV[14]
-local FIXED, EACH, POLL, EPS, KEEP = 14, 9, 10000, 1e-9, 2592000
+local stepped, knownList, settled = ARGV[13] == '1', ARGV[14], tonumber(ARGV[15])
+local FIXED, EACH, POLL, EPS, KEEP = 15, 9, 10000, 1e-9, 2592000
 local LEFT = 15000000 -- how long the roster may take to learn that a node has left
 
 local now = tonumber(ARGV[2])
@@ -22,11 +22,12 @@ local function text(x) return string.format('%.17g', x) end
 local function whole(x) return string.format('%.0f', x) end
 
 local st = redis.call('HMGET', KEYS[1], 'epoch', 'paid', 'at', 'calls', 'nodes', 'full', 'fullsince', 'idle', 'list',
-  'last', 'part', 'grown', 'grownat')
+  'last', 'part', 'grown', 'grownat', 'high', 'highat', 'was', 'fell')
 local epoch, paid, at, calls = tonumber(st[1] or 0), tonumber(st[2] or 0), tonumber(st[3] or 0), tonumber(st[4] or 0)
-local nodes, full, fullSince, idle = tonumber(st[5] or 1), st[6] == '1', tonumber(st[7] or 0), st[8] == '1'
+local nodes, full, fullSince, idle = tonumber(st[5] or most), st[6] == '1', tonumber(st[7] or 0), st[8] == '1'
 local list, last = st[9] or '0', tonumber(st[10] or 0)
 local before, grown, grownAt = tonumber(st[11] or 1), tonumber(st[12] or 0), tonumber(st[13] or 0)
+local high, highAt, was, fell = tonumber(st[14] or 0), tonumber(st[15] or 0), tonumber(st[16] or 0), tonumber(st[17] or 0)
 
 if op == 'hello' then return {'hello', whole(now), whole(epoch), whole(calls)} end
 if deadline > 0 and now > deadline then return {'late', whole(now)} end
@@ -48,8 +49,8 @@ if op == 'join' then
     -- Nothing is known of what has been sent: every limit owes its whole burst, and pays nothing off while permits that
     -- were given out before may still be used.
     redis.call('DEL', KEYS[1], KEYS[2])
-    epoch, calls, nodes, full, idle, list = math.max(epoch, seenEpoch) + 1, 0, 1, false, false, '0'
-    before, grown, grownAt = 1, 0, 0
+    epoch, calls, nodes, full, idle, list = math.max(epoch, seenEpoch) + 1, 0, most, false, false, '0'
+    before, grown, grownAt, high, highAt, was, fell = 1, 0, 0, 0, 0, 0, 0
     sids, ends, counts, left, leftOf = {}, {}, {}, {}, {}
     if credit > 0 then paid, at = credit, now else paid, at = 0, now + ttl end
   end
@@ -109,14 +110,20 @@ else
   sids[name], ends[name], counts[name], left[name], idle = sid, now + ttl, count, nil, false
   redis.call('HSET', KEYS[2], name, sid .. ' ' .. whole(now + ttl) .. ' ' .. whole(count))
 end
-local live, sessions = {}, 0
+local live, sessions, known = {}, 0, nodes
 nodes = 0
 for n, s in pairs(sids) do
   live[s] = true
   sessions = sessions + 1
   nodes = math.max(nodes, math.abs(counts[n]))
 end
-if nodes == 0 then nodes = most end
+if nodes == 0 then nodes = known end -- nobody has a count now
+-- A limit that was too small to be divided may be somebody's alone until every node has counted anew.
+if nodes >= high then
+  high, highAt = nodes, now
+elseif now - highAt > settled then
+  high, highAt, was, fell = nodes, now, high, paid
+end
 for n, e in pairs(left) do
   if e < now or nodes < leftOf[n] then -- the roster knows of it
     left[n] = nil
@@ -140,7 +147,8 @@ if changed then list = string.format('%d', tonumber(list) + 1) end
 calls = calls + 1
 redis.call('HSET', KEYS[1], 'epoch', whole(epoch), 'paid', text(paid), 'at', whole(at), 'calls', whole(calls),
   'nodes', nodes, 'full', full and '1' or '0', 'fullsince', text(fullSince), 'idle', idle and '1' or '0', 'list', list,
-  'last', whole(now), 'part', text(part), 'grown', text(grown), 'grownat', text(grownAt))
+  'last', whole(now), 'part', text(part), 'grown', text(grown), 'grownat', text(grownAt),
+  'high', whole(high), 'highat', whole(highAt), 'was', whole(was), 'fell', text(fell))
 redis.call('EXPIRE', KEYS[1], KEEP)
 redis.call('EXPIRE', KEYS[2], KEEP)
 
@@ -181,7 +189,7 @@ for k = 3, #KEYS do
   if not known then -- in this epoch
     debt, since, old, gone, share = math.max(0, burst - rate * paid / 1e6), paid, rate, 0, grown
   end
-  local small = burst < nodes
+  local small = burst < high
   local passed = math.max(0, paid - since) / 1e6
   age = math.min(age * part / 1e6, passed)
   debt = math.max(0, debt - old * (passed - age)) + spent
@@ -189,6 +197,7 @@ for k = 3, #KEYS do
   if small then debt = math.max(debt, alone) else debt = debt + alone end
   debt = debt + math.max(0, burst * math.min(1, grown - share) - rate * (paid - grownAt) / 1e6)
   if small and full then debt = math.max(debt, burst - rate * (paid - fullSince) / 1e6) end
+  if not small and burst < was then debt = math.max(debt, burst - rate * (paid - fell) / 1e6) end
   if pause > 0 then paused = math.max(paused, now + pause) end
 
   local grant, wait = 0, 0

@@ -186,9 +186,6 @@ func simulate(t *testing.T, url string, r *rand.Rand, changing bool) *world {
 			Key:  limits.Key{Account: delivery.AccountID{byte(i)}},
 			Rate: limits.Rate{PerSecond: math.Exp(r.Float64() * 6), Burst: float64(1 + r.IntN(1+r.IntN(20)))},
 		})
-		if changing {
-			bounds[i].Rate.Burst += float64(n) - 1
-		}
 	}
 	for range 8 {
 		i := r.IntN(n)
