@@ -148,7 +148,7 @@ func build(cfg Config, open opener, kinds []connectors.Kind) (_ *Engine, err err
 		Store: e.store, Limiter: e.limiter, Templates: templates.NewCache(4096), Router: e.router,
 		Publish: e.wires, Subscribe: e.wires, Clock: cfg.Clock, Log: cfg.Logger, Metrics: metrics,
 		Node: alone, Dir: filepath.Join(cfg.Dir, "journal"), Retry: cfg.Retry, Jitter: cfg.RetryJitter,
-		Lease:      cfg.Lease,
+		Lease: cfg.Lease, Linger: linger(elapsed),
 		Elapsed:    func() time.Duration { return elapsed.Since(began) },
 		NoDelivery: !cfg.has(cluster.Deliver), NoUpkeep: !cfg.has(cluster.Schedule),
 	}

@@ -69,6 +69,15 @@ func limiter[L limits.Limiter](l L, err error) (limits.Limiter, error) {
 	return l, nil
 }
 
+// linger is for how long outcomes that nobody waits for may stay for others. With a clock that is turned by hand no time
+// passes.
+func linger(c clockwork.Clock) time.Duration {
+	if byHand(c) {
+		return 0
+	}
+	return 10 * time.Millisecond
+}
+
 // byHand reports whether a clock only moves when somebody turns it, as in features and tests.
 func byHand(c clockwork.Clock) bool {
 	_, ok := c.(interface{ Advance(d time.Duration) })

@@ -60,6 +60,9 @@ type Options struct {
 	InFlight     int             // messages claimed at once, default 8,192
 	Retry        []time.Duration // default 5 s, 30 s, 5 min, 30 min, 2 h; the last repeats until the message expires
 	ParkReceipts time.Duration   // default 72 h
+	// Linger is for how long outcomes that nobody waits for (a message is held, or goes back to its queue) may stay for
+	// others to be written with; 0 = not at all. Each writing is a commit, which those who are waited for stand behind.
+	Linger time.Duration
 	// Jitter is the share of each retry delay that is drawn at random, 0–1: with 1 an attempt is made at any time up to the
 	// delay, with 0 exactly then. nil = 1.
 	Jitter *float64

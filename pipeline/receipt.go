@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +31,7 @@ func (p *Pipeline) receipt(m *passage) {
 }
 
 // recorder gathers outcomes and settles them, up to 256 in one store call. While one batch is being committed the next
-// one fills; a lone outcome does not wait.
+// one fills. An outcome of which somebody wants to know does not wait; others wait for Options.Linger at most.
 type recorder struct {
 	p       *Pipeline
 	in      chan *passage
@@ -86,17 +87,50 @@ func (r *recorder) run() {
 				return
 			}
 		}
-	fill:
-		for len(batch) < maxHint {
-			select {
-			case m := <-r.in:
-				batch = append(batch, m)
-			default:
-				break fill
-			}
+		if batch = r.fill(batch); !awaited(batch) && r.p.opt.Linger > 0 {
+			batch = r.linger(batch)
 		}
 		r.settle(batch)
 	}
+}
+
+// fill adds what is there.
+func (r *recorder) fill(batch []*passage) []*passage {
+	for len(batch) < maxHint {
+		select {
+		case m := <-r.in:
+			batch = append(batch, m)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// linger adds what comes until somebody waits for one of them, or the time is over.
+func (r *recorder) linger(batch []*passage) []*passage {
+	over := time.NewTimer(r.p.opt.Linger)
+	defer over.Stop()
+	for len(batch) < maxHint {
+		select {
+		case m := <-r.in:
+			if batch = r.fill(append(batch, m)); awaited(batch) {
+				return batch
+			}
+		case <-over.C:
+			return batch
+		case <-r.quit:
+			return r.fill(batch)
+		}
+	}
+	return batch
+}
+
+// awaited reports whether any outcome is more than that the message has to wait.
+func awaited(batch []*passage) bool {
+	return slices.ContainsFunc(batch, func(m *passage) bool {
+		return m.outcome.Status != delivery.StatusHeld && m.outcome.Status != delivery.StatusQueued
+	})
 }
 
 // settle writes a batch. Outcomes are never dropped: while the store cannot be written they stay here, the stations fill

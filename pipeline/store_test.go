@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +24,8 @@ type faulty struct {
 	claims        atomic.Int64
 	// lostClaims makes that many claims take effect without the caller hearing of it.
 	lostClaims atomic.Int64
+	settles    []int // outcomes in each call; guarded by mu
+	mu         sync.Mutex
 	claimed    func() // is called after each claim that took something; nil = nothing is. Set before there is work.
 }
 
@@ -45,7 +48,17 @@ func (f *faulty) Settle(ctx context.Context, sys store.System, now time.Time, o 
 	if f.writes.Load() {
 		return nil, store.ErrUnavailable
 	}
+	f.mu.Lock()
+	f.settles = append(f.settles, len(o))
+	f.mu.Unlock()
 	return f.Store.Settle(ctx, sys, now, o)
+}
+
+// sizes is how many outcomes each call of Settle had.
+func (f *faulty) sizes() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.settles)
 }
 
 func (f *faulty) Tenant(ctx context.Context, sys store.System, id delivery.TenantID) (store.Tenant, error) {

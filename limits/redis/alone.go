@@ -106,11 +106,10 @@ func (l *Limiter) nodes() int {
 	return l.opt.MaxNodes
 }
 
-// share returns the node's own part of a limit, and since when it has it; 0 = it has none. whole says that the limit is
-// one node's because Redis counts more nodes than its burst.
-func (l *Limiter) share(b *bucket, whole bool) (rate, burst float64, since int64) {
+// share returns the node's own part of a limit, and since when it has it; 0 = it has none.
+func (l *Limiter) share(b *bucket) (rate, burst float64, since int64) {
 	a := &l.alone
-	if n := float64(l.nodes()); b.burst >= n && !whole {
+	if n := float64(l.nodes()); b.burst >= n {
 		if since = a.from; b.burst < float64(a.high) { // it was one node's
 			since = max(since, a.fell)
 		}
@@ -150,14 +149,14 @@ func (b *bucket) begin(start int64, rate, burst float64) {
 }
 
 // localWait returns how long a cost has to wait for the node's own part, 0 = it can go.
-func (l *Limiter) localWait(b *bucket, cost float64, t, start int64, whole bool) int64 {
+func (l *Limiter) localWait(b *bucket, cost float64, t, start int64) int64 {
 	switch {
 	case t < start:
 		return start - t
 	case !l.alone.agreed || l.old(t):
 		return int64(l.pace.beat)
 	}
-	rate, burst, since := l.share(b, whole)
+	rate, burst, since := l.share(b)
 	if rate == 0 {
 		return int64(notMine)
 	}

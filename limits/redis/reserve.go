@@ -175,9 +175,9 @@ func (l *Limiter) wait(b *bucket, cost float64, t int64, shared bool) int64 {
 		}
 		return l.expected(t) - t
 	case shared: // a burst that cannot be divided, while a node is cut off
-		return l.localWait(b, cost, t, l.link.lackFrom, true)
+		return l.localWait(b, cost, t, l.link.lackFrom)
 	}
-	return l.localWait(b, cost, t, l.link.aloneFrom, false)
+	return l.localWait(b, cost, t, l.link.aloneFrom)
 }
 
 // expected is when the next answer from Redis may be here. Many nodes call less often; a caller may ask more often than

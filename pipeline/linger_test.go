@@ -1,0 +1,63 @@
+package pipeline_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jonboulle/clockwork"
+	"github.com/stretchr/testify/require"
+
+	"github.com/msgctl/msgctl/delivery"
+	"github.com/msgctl/msgctl/pipeline"
+	"github.com/msgctl/msgctl/store"
+)
+
+// lingering is a rig whose recorder waits for as long as it may. nowhere makes a message that has to be held.
+func lingering(t *testing.T, linger time.Duration) (r *rig, nowhere func(int, *store.NewMessage)) {
+	r = newRig(t, clockwork.NewRealClock(), &fake{}, func(r *rig) {
+		r.fault = &faulty{}
+		r.tune = func(o *pipeline.Options) { o.Linger = linger }
+	})
+	gone := r.ids.Account()
+	return r, func(_ int, m *store.NewMessage) { m.Account = gone }
+}
+
+func TestAHoldIsWrittenWithTheNextOutcomeThatSomebodyWaitsFor(t *testing.T) {
+	t.Parallel()
+	r, nowhere := lingering(t, time.Hour)
+	held := r.accept(3, nowhere)
+	r.await(held, delivery.StatusSending)
+	require.Empty(t, r.fault.sizes(), "nobody waits for it")
+	sent := r.accept(1, nil)
+	r.await(sent, delivery.StatusSent)
+	r.await(held, delivery.StatusHeld)
+	require.Equal(t, []int{4}, r.fault.sizes())
+	r.audited()
+}
+
+func TestAHoldIsWrittenWhenItHasWaited(t *testing.T) {
+	t.Parallel()
+	r, nowhere := lingering(t, 20*time.Millisecond)
+	r.await(r.accept(3, nowhere), delivery.StatusHeld)
+	r.audited()
+}
+
+func TestAFullBatchOfHoldsIsWritten(t *testing.T) {
+	t.Parallel()
+	r, nowhere := lingering(t, time.Hour)
+	r.accept(600, nowhere)
+	require.Eventually(t, func() bool { return r.count(delivery.StatusHeld) >= 512 }, patience, tick)
+	for _, n := range r.fault.sizes() {
+		require.Equal(t, 256, n)
+	}
+}
+
+func TestShutdownWritesWhatLingers(t *testing.T) {
+	t.Parallel()
+	r, nowhere := lingering(t, time.Hour)
+	held := r.accept(3, nowhere)
+	r.await(held, delivery.StatusSending)
+	r.shutdown()
+	r.await(held, delivery.StatusHeld)
+	r.audited()
+}
