@@ -42,7 +42,7 @@ func TestFairnessMetrics(t *testing.T) {
 		pl.add(hint{smsQueue(id, delivery.Bulk), someIDs(100 + i)})
 	}
 	pl.add(hint{smsQueue("t1", delivery.Urgent), someIDs(7)})
-	for q, ids, _ := pl.next(now, bandBulk); q != nil; q, ids, _ = pl.next(now, bandBulk) {
+	for q, ids, _ := pl.next(now, bandUrgent, bandBulk); q != nil; q, ids, _ = pl.next(now, bandUrgent, bandBulk) {
 		pl.finished(q)
 		pl.claimed(q.id, len(ids), len(ids))
 	}

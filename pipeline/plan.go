@@ -249,13 +249,13 @@ func (pl *planner) isStopped() bool {
 	return pl.stopped
 }
 
-// next picks a queue to claim from (ids) or to refill (refill), of a band up to the last. Without either, at is when
-// something can happen; zero = not before a kick.
-func (pl *planner) next(now time.Time, last band) (q *queue, ids []delivery.MessageID, at time.Time) {
+// next picks a queue to claim from (ids) or to refill (refill), of the bands from the first to the last. Without either,
+// at is when something can happen; zero = not before a kick.
+func (pl *planner) next(now time.Time, first, last band) (q *queue, ids []delivery.MessageID, at time.Time) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	for _, b := range pl.order.order() {
-		if b > last {
+		if b < first || b > last {
 			continue
 		}
 		if pl.bands[b].next(pl.p.weight, func(st *queue) (float64, verdict) {
@@ -311,20 +311,20 @@ func (pl *planner) finished(st *queue) {
 func (pl *planner) run(ctx context.Context) {
 	defer close(pl.done)
 	var urgent sync.WaitGroup
-	urgent.Go(func() { pl.claim(ctx, bandUrgent, pl.urgent) })
-	pl.claim(ctx, bandBulk, pl.wake)
+	urgent.Go(func() { pl.claim(ctx, bandUrgent, bandUrgent, pl.urgent) })
+	pl.claim(ctx, bandUrgent+1, bandBulk, pl.wake)
 	urgent.Wait()
 }
 
-// claim sends batches of the bands up to the last to route, one after the other.
-func (pl *planner) claim(ctx context.Context, last band, wake <-chan struct{}) {
+// claim sends batches of the bands from the first to the last to route, one after the other.
+func (pl *planner) claim(ctx context.Context, first, last band, wake <-chan struct{}) {
 	for ctx.Err() == nil && !pl.isStopped() {
 		now := pl.p.clock.Now()
 		if pl.p.held() != "" {
 			pl.sleep(ctx, now.Add(heldLook), wake)
 			continue
 		}
-		q, ids, at := pl.next(now, last)
+		q, ids, at := pl.next(now, first, last)
 		switch {
 		case q == nil:
 			pl.sleep(ctx, at, wake)

@@ -36,7 +36,7 @@ func TestRoomIsKeptForWhatIsUrgent(t *testing.T) {
 			pl.add(hint{smsQueue(delivery.TenantID(fmt.Sprint("t", i)), l), someIDs(1024)})
 		}
 		n := 0
-		for q, ids, _ := pl.next(now, bandBulk); q != nil; q, ids, _ = pl.next(now, bandBulk) {
+		for q, ids, _ := pl.next(now, bandUrgent, bandBulk); q != nil; q, ids, _ = pl.next(now, bandUrgent, bandBulk) {
 			pl.finished(q)
 			pl.claimed(q.id, len(ids), len(ids))
 			n += len(ids)
@@ -77,7 +77,7 @@ func TestClaimsAreSharedByWeight(t *testing.T) {
 		for id := range weights {
 			pl.add(hint{smsQueue(id, delivery.Bulk), someIDs(maxHint)})
 		}
-		q, ids, _ := pl.next(now, bandBulk)
+		q, ids, _ := pl.next(now, bandUrgent, bandBulk)
 		pl.finished(q)
 		pl.claimed(q.id, len(ids), len(ids))
 		pl.settled(q.id, len(ids), now)
@@ -101,10 +101,10 @@ func TestWhatIsWokenIsLookedForThoughTheListIsNotEmpty(t *testing.T) {
 		id := smsQueue("t", delivery.Bulk)
 		pl.add(hint{id, someIDs(3)})
 		pl.overdue(id, now, woken)
-		q, ids, _ := pl.next(now, bandBulk)
+		q, ids, _ := pl.next(now, bandUrgent, bandBulk)
 		require.Len(t, ids, 3)
 		pl.finished(q)
-		q, ids, _ = pl.next(now, bandBulk)
+		q, ids, _ = pl.next(now, bandUrgent, bandBulk)
 		require.Equal(t, woken, q != nil, "a look into the store")
 		require.Empty(t, ids)
 	}
@@ -117,7 +117,7 @@ func TestAQueueThatCannotBeReadDoesNotHoldUpOthers(t *testing.T) {
 	pl.add(hint{smsQueue("t", delivery.Bulk), someIDs(3 * maxHint)})
 	turns := map[delivery.TenantID]int{}
 	for range 4 {
-		q, _, _ := pl.next(now, bandBulk)
+		q, _, _ := pl.next(now, bandUrgent, bandBulk)
 		pl.finished(q)
 		turns[q.id.Tenant]++
 		if q.id.Tenant != "t" {
@@ -125,7 +125,7 @@ func TestAQueueThatCannotBeReadDoesNotHoldUpOthers(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[delivery.TenantID]int{"far behind": 1, "t": 3}, turns)
-	q, _, at := pl.next(now, bandBulk)
+	q, _, at := pl.next(now, bandUrgent, bandBulk)
 	require.Nil(t, q)
 	require.Equal(t, now.Add(time.Second), at, "then it is looked at again")
 }
@@ -141,7 +141,7 @@ func TestClaimsAreSharedByLane(t *testing.T) {
 			st.ids = someIDs(maxHint)
 			pl.list(st)
 		}
-		q, ids, _ := pl.next(now, bandBulk)
+		q, ids, _ := pl.next(now, bandUrgent, bandBulk)
 		pl.finished(q)
 		pl.claimed(q.id, len(ids), len(ids))
 		pl.settled(q.id, len(ids), now)
@@ -152,29 +152,31 @@ func TestClaimsAreSharedByLane(t *testing.T) {
 	}
 }
 
-// Two claim at the same time, one of them only what is urgent. Neither takes from a queue that the other takes from.
+// Two claim at the same time, one of them what is urgent and the other one the rest: who is first changes nothing.
 func TestWhoClaimsWhat(t *testing.T) {
 	pl, clock := newPlan(8192)
 	now := clock.Now()
 	bulk, urgent := smsQueue("t", delivery.Bulk), smsQueue("t", delivery.Urgent)
 	pl.add(hint{bulk, someIDs(2 * maxHint)})
-	q, _, _ := pl.next(now, bandUrgent)
+	q, _, _ := pl.next(now, bandUrgent, bandUrgent)
 	require.Nil(t, q, "that is not urgent")
-	first, _, _ := pl.next(now, bandBulk)
+	first, _, _ := pl.next(now, bandUrgent+1, bandBulk)
 	require.Equal(t, bulk, first.id)
 	pl.add(hint{urgent, someIDs(2 * maxHint)})
-	second, ids, _ := pl.next(now, bandUrgent)
+	second, ids, _ := pl.next(now, bandUrgent, bandUrgent)
 	require.Equal(t, urgent, second.id, "it does not wait for the other batch")
 	require.Len(t, ids, maxHint)
-	for _, last := range []band{bandBulk, bandUrgent} {
-		q, _, _ := pl.next(now, last)
+	for _, bands := range [][2]band{{bandUrgent, bandUrgent}, {bandUrgent + 1, bandBulk}, {bandUrgent, bandBulk}} {
+		q, _, _ := pl.next(now, bands[0], bands[1])
 		require.Nil(t, q, "the second batch must not overtake the first")
 	}
 	pl.finished(second)
-	q, _, _ = pl.next(now, bandBulk)
+	q, _, _ = pl.next(now, bandUrgent+1, bandBulk)
+	require.Nil(t, q, "that is urgent")
+	q, _, _ = pl.next(now, bandUrgent, bandUrgent)
 	require.Equal(t, urgent, q.id)
 	pl.finished(q)
 	pl.finished(first)
-	q, _, _ = pl.next(now, bandBulk)
+	q, _, _ = pl.next(now, bandUrgent+1, bandBulk)
 	require.Equal(t, bulk, q.id)
 }

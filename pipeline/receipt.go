@@ -192,8 +192,9 @@ func (r *recorder) settle(batch []*passage) {
 				returned = m.Queue
 				p.planner.returned(returned)
 			}
-		case m.ways != p.planner.ways.Load() && unrouted(m.outcome.Reason):
-			// It was held for want of an account, and meanwhile something changed: the wake of that change came too early for it.
+		case m.ways != p.planner.ways.Load() && (unrouted(m.outcome.Reason) || m.outcome.Reason == ReasonRateLimited):
+			// It was held for want of an account, or for a rate, and meanwhile something changed: the wake of that change came
+			// too early for it.
 			if h := (store.Held{Reason: m.outcome.Reason, Tenant: m.Queue.Tenant}); h != woken {
 				woken = h
 				p.wake(h)
