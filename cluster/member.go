@@ -96,7 +96,7 @@ type Member struct {
 	seen     time.Duration // elapsed when the changes were last known to be applied
 	reborn   time.Duration // elapsed when it began to count as alive again after it had not
 	shown    time.Time     // by the store's clock, a moment from which on whoever looks sees this run; zero = none yet
-	agreed   bool          // everybody who lives has looked since
+	agreed   bool          // nobody goes by what was read before
 	applied  int64
 	skew     reading
 	stepped  time.Duration // of the clock, at the last sign
@@ -250,7 +250,7 @@ func (m *Member) Run(ctx context.Context) {
 
 // pause is how long to wait after a sign of life that took so long: a third of the time that it holds passes between the
 // beginnings of two. After a failure the store may be back any moment, and until then nothing goes; and whoever has just
-// come wants to know soon that all others have seen it.
+// come wants to know soon that all others count it.
 func (m *Member) pause(took time.Duration, err error) time.Duration {
 	least := m.opt.TTL / 10
 	m.mu.Lock()

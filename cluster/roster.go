@@ -6,12 +6,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/msgctl/msgctl/store"
 )
 
 // Senders lists the nodes that share the work of sending, this one included if it does; none = that is not known now.
-// agreed says that each of them that lives counts this node too: it has looked since this one came, or came back.
+// agreed says that nobody goes by a list without this node any more.
 func (m *Member) Senders() (names []string, agreed bool) {
 	if m.Held() != "" {
 		return nil, false
@@ -26,15 +27,16 @@ func (m *Member) Senders() (names []string, agreed bool) {
 	return names, m.agreed
 }
 
-// isAgreed reports whether every node that lives has looked since others can see this one. Whoever joins later sees it
-// at once. Callers hold mu.
+// isAgreed reports whether all lists that others may go by have this node: those from before others could see it hold no
+// longer. That a node has looked since is not enough, for its answer may not have come. Callers hold mu.
 func (m *Member) isAgreed(r store.Roster) bool {
-	if m.shown.IsZero() {
-		return false
+	var oldest time.Duration
+	for _, n := range r.Nodes {
+		if n.Alive && n.Run != m.run {
+			oldest = max(oldest, n.TTL)
+		}
 	}
-	return !slices.ContainsFunc(r.Nodes, func(n store.Node) bool {
-		return n.Alive && n.Run != m.run && !n.Seen.After(m.shown)
-	})
+	return !m.shown.IsZero() && r.Now.Sub(m.shown) >= oldest
 }
 
 // Lives reports whether the process that claims as name#run, with the run as RunText shows it, gives signs of life, as far

@@ -8,14 +8,17 @@ import (
 // alone is what a node goes by without the others.
 type alone struct {
 	asked  int64 // when it was asked last who is alive
-	agreed bool  // all others counted this node
+	here   bool  // this node is one of them
+	agreed bool  // all others count it
 	from   int64 // since when they go by that, if agreed
 
 	count   int   // that limits are divided by; 0 = unknown
 	fewer   int   // that are alive, where that is less than count
 	fewerAt int64 // since when
-	high    int   // that count was, until it became less
-	fell    int64 // when everybody has counted anew since
+	high    int   // the most that count was, or may have been for others
+	fell    int64 // when everybody has counted anew since it became less
+	grown   float64
+	grownAt int64 // by how much the node's share has grown in all, and when it did last
 
 	members []string // sorted; empty = unknown
 	list    int64    // counts the changes of members
@@ -47,7 +50,7 @@ func (l *Limiter) survey() {
 	if a.asked = asked; agreed && !a.agreed {
 		a.from = t + int64(l.pace.spread)
 	}
-	a.agreed = agreed
+	a.agreed, a.here = agreed, l.opt.Members == nil || slices.Contains(members, l.opt.Node)
 	a.counted(count, t, &l.pace)
 	if l.opt.Members == nil {
 		members = l.link.seen
@@ -59,22 +62,30 @@ func (l *Limiter) survey() {
 // any more.
 func (a *alone) counted(n int, t int64, p *pace) {
 	switch {
+	case n > 0 && a.count == 0: // others may still count some who are gone
+		a.high, a.fell = max(a.high, n, unseen), t+int64(p.settled)
+		a.count, a.fewer = n, 0
 	case n == 0 || n >= a.count:
 		a.count, a.fewer = n, 0
 	case n != a.fewer:
 		a.fewer, a.fewerAt = n, t
 	case t-a.fewerAt >= int64(p.spread):
-		if t >= a.fell || a.count > a.high {
-			a.high = a.count
-		}
-		a.fell = t + int64(p.settled)
+		a.high, a.fell = max(a.high, a.count), t+int64(p.settled)
+		a.grown, a.grownAt = a.grown+1/float64(n)-1/float64(a.count), t
 		a.count, a.fewer = n, 0
 	}
 }
 
-// told is the number as Redis is told: negative when not all others count this node.
-func (a *alone) told() int {
-	if !a.agreed {
+// unseen is how many nodes there may have been before this one has seen any.
+const unseen = 16
+
+// told is the number as Redis is told: negative while not all others go by a number with this node in it, 0 when none
+// does because it sends nothing.
+func (a *alone) told(t int64) int {
+	switch {
+	case !a.here:
+		return 0
+	case !a.agreed || t < a.from:
 		return -a.count
 	}
 	return a.count
@@ -141,11 +152,11 @@ const notMine = 3 * time.Second
 
 // begin makes a bucket alone since a time: in full debt, because the others may have used everything until then.
 func (b *bucket) begin(start int64, rate, burst float64) {
-	if b.start == start {
+	if start <= b.start {
 		return
 	}
 	owed := b.owed(start)
-	b.start, b.debt, b.debtAt, b.paying, b.part = start, max(owed, burst), start, rate, burst
+	b.start, b.debt, b.debtAt, b.paying = start, max(owed, burst), start, rate
 }
 
 // localWait returns how long a cost has to wait for the node's own part, 0 = it can go.
@@ -167,11 +178,12 @@ func (l *Limiter) localWait(b *bucket, cost float64, t, start int64) int64 {
 	if rate != b.paying {
 		b.debt, b.debtAt, b.paying = b.owed(t), max(t, b.debtAt), rate
 	}
-	if burst > b.part { // somebody is gone, who may have used this part of the burst
-		b.debt, b.debtAt = b.owed(t)+burst-b.part, max(t, b.debtAt)
-	}
-	b.part = burst
 	owed := b.owed(t)
+	if a := &l.alone; b.grown != a.grown { // somebody is gone, who may have used that part of the burst
+		part := b.burst*min(1, a.grown-b.grown) - rate*time.Duration(t-a.grownAt).Seconds()
+		owed = max(owed, min(burst, owed+part))
+		b.debt, b.debtAt, b.grown = owed, max(t, b.debtAt), a.grown
+	}
 	over := min(owed+cost-burst, owed)
 	if over <= tiny {
 		return 0

@@ -43,7 +43,7 @@ type bucket struct {
 	debt   float64
 	debtAt int64
 	paying float64 // per second, since debtAt
-	part   float64 // of the burst
+	grown  float64 // as of alone, when it was last asked
 	owes   bool    // Redis has yet to hear of debt
 	owner  ownership
 }

@@ -30,11 +30,12 @@
 // # Who is alive
 //
 // Nodes read the roster at different times, so they divide by different numbers for a while. A node uses a share only
-// when every other one that is alive counts it (Options.Members says so; the share begins spread later), and not at all
-// when it does not know who is alive: the others may have divided its share among them. A limit is divided by more
+// when nobody goes by a list without it any more (Options.Members says so; the share begins spread later), and not at
+// all when it does not know who is alive: the others may have divided its share among them. A limit is divided by more
 // nodes at once, and by fewer spread after that was read; who is gone has stopped before. A part that was somebody
-// else's begins in debt, here and in Redis: nobody tells what has been sent of it. Redis takes a node that is not
-// counted by all for one that has a session, and not for one whose share it could divide.
+// else's begins in debt, on a node and in Redis: nobody tells what has been sent of it. Redis counts a node that the
+// others may not count only where nobody is cut off, and one that sends nothing never. A limit that was one node's, or
+// is to be, is nobody's until no two nodes can disagree any more about how many they are (settled).
 //
 // # When Redis forgets
 //

@@ -62,6 +62,7 @@ func (l *Limiter) exchange(ctx context.Context, op string) bool {
 		err = fmt.Errorf("redis: the session is not to be had: %s", r.status)
 	}
 	if err != nil {
+		l.untold(entries)
 		l.fail(err.Error())
 		return false
 	}
@@ -69,6 +70,18 @@ func (l *Limiter) exchange(ctx context.Context, op string) bool {
 	defer l.mu.Unlock()
 	l.apply(op, r, sent, session, entries)
 	return true
+}
+
+// untold has the debts of a call that failed told again: Redis may not have heard of them.
+func (l *Limiter) untold(entries []entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range entries {
+		if e.owed {
+			e.b.owes = true
+			l.activate(e.b)
+		}
+	}
 }
 
 // collect makes a request of what is to be said, and books it as said. The lock is held.
@@ -276,9 +289,10 @@ func (l *Limiter) call(ctx context.Context, timeout time.Duration, req request) 
 		clock = l.base.UnixMicro() + sent/1000 + l.skew
 	}
 	args := []any{
-		req.op, clock, l.opt.Node, k.sid, l.alone.told(), l.opt.MaxNodes, l.pace.ttl.Microseconds(), req.deadline, k.epoch,
+		req.op, clock, l.opt.Node, k.sid, l.alone.told(sent), l.opt.MaxNodes, l.pace.ttl.Microseconds(), req.deadline, k.epoch,
 		k.calls, l.pace.credit, l.pace.ahead.Microseconds(), oneIf(k.stepped), k.list + k.stale(),
 		l.pace.settled.Microseconds(),
+		oneIf(req.op == "join" && k.count > 1),
 	}
 	l.stats.Calls++
 	l.mu.Unlock()

@@ -124,6 +124,22 @@ func unsettled(t *testing.T, n int) *world {
 	return w
 }
 
+// visit gives all nodes Redis for a while.
+func (w *world) visit(f func()) {
+	clear(w.cut)
+	w.pass(70 * time.Second) // whatever Redis began with is paid off
+	f()
+	for i := range w.cut {
+		w.cut[i] = true
+	}
+}
+
+// touch makes Redis know a limit, of which little is owed.
+func (w *world) touch(b limits.Bound) {
+	w.reserve(0, 1, b)
+	w.pass(200 * time.Millisecond)
+}
+
 // use lets nodes pass what they can for a while.
 func (w *world) use(b limits.Bound, span time.Duration, nodes ...int) {
 	for end := w.now.Add(span); w.now.Before(end); w.pass(time.Millisecond) {
@@ -186,6 +202,112 @@ func TestWhoDoesNotKnowTheOthersPassesNothing(t *testing.T) {
 		w.reserve(0, 1, b)
 	}
 	w.check()
+}
+
+// A node that sends nothing is no stand-in for one that is cut off.
+func TestWhoSendsNothingHasNoShare(t *testing.T) {
+	w := newWorld(t, servers.Redis(t).URL, 3, 0)
+	t.Cleanup(w.close)
+	w.crew.changing = true
+	w.crew.late = func() time.Duration { return 0 }
+	w.crew.goes(w.now, 2, false)
+	w.pass(4 * time.Millisecond)
+	w.crew.in[2] = true // it knows of the others, who do not count it
+	w.crew.counts[2][2] = false
+	w.cut[1] = true
+	w.pass(time.Duration(w.nodes[1].link.aloneFrom))
+	require.NotZero(t, w.nodes[2].link.session)
+	b := limit(1, 100, 10)
+	w.use(b, 3*time.Second, 0, 1)
+	w.check()
+	require.Greater(t, len(w.seen[b.Key]), 250, "the two have it all")
+}
+
+// Who has left does not stand in for one that is cut off, when another has come meanwhile.
+func TestWhoHasLeftHasNoShare(t *testing.T) {
+	w := newWorld(t, servers.Redis(t).URL, 4, 0)
+	t.Cleanup(w.close)
+	w.crew.changing = true
+	w.crew.late = func() time.Duration { return 0 }
+	w.crew.goes(w.now, 3, false)
+	w.pass(3 * time.Second)
+	b := limit(1, 100, 10)
+	w.nodes[2].leave()
+	w.crew.goes(w.now, 2, true)
+	w.crew.comes(w.now, 3)
+	w.cut[3], w.cut[1] = true, true
+	w.use(b, 12*time.Second, 0, 1, 3)
+	w.check()
+}
+
+// What a node has sent alone counts also when it is killed before Redis is back, and when its limit is new to Redis.
+func TestWhatWasSentAloneCountsAfterAKill(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		for _, replaced := range []bool{true, false} {
+			w := unsettled(t, 3)
+			b := limit(1, 1, 60)
+			w.visit(func() {
+				if known {
+					w.touch(b)
+				}
+			})
+			w.pass(70 * time.Second)
+			w.use(b, time.Millisecond, 2)
+			require.GreaterOrEqual(t, len(w.seen[b.Key]), 20, "its share of the burst")
+			w.crew.goes(w.now, 2, true)
+			w.pass(2 * time.Second)
+			if replaced {
+				require.NoError(t, w.nodes[2].client.Close())
+				w.nodes[2] = w.process(w.nodes[0].url(), 2, 0)
+				w.crew.comes(w.now, 2)
+			}
+			clear(w.cut)
+			w.use(b, 5*time.Second, 0, 1, 2)
+			w.check()
+		}
+	}
+}
+
+// A debt that a call took along which never came is told by the next one.
+func TestADebtIsToldUntilRedisHasHeard(t *testing.T) {
+	w := unsettled(t, 2)
+	b := limit(1, 1, 60)
+	w.visit(func() { w.touch(b) })
+	w.pass(70 * time.Second)
+	before := len(w.seen[b.Key])
+	w.use(b, time.Millisecond, 1)
+	require.Equal(t, 30, len(w.seen[b.Key])-before)
+	l := w.nodes[1]
+	require.True(t, l.hello(background))
+	l.mu.Lock()
+	_, entries, _ := l.collect("join")
+	l.mu.Unlock()
+	l.untold(entries) // the call has failed
+	l.fail("broken")
+	clear(w.cut)
+	w.use(b, 5*time.Second, 0, 1)
+	w.check()
+}
+
+// Two nodes go one after the other: the part of each begins in debt.
+func TestEachPartThatIsAddedBeginsInDebt(t *testing.T) {
+	for _, perSecond := range []float64{1, 1.0 / 60} {
+		w := unsettled(t, 3)
+		b := limit(1, perSecond, 2)
+		for _, l := range w.nodes {
+			l.pace.settled = w.crew.settled()
+		}
+		all := time.Duration(6 / perSecond * float64(time.Second))
+		w.use(b, time.Millisecond, 0, 1, 2)
+		w.pass(all)
+		w.crew.goes(w.now, 2, true)
+		w.use(b, 4*time.Second, 0, 1)
+		w.pass(all)
+		w.use(b, time.Millisecond, 1, 0)
+		w.crew.goes(w.now, 1, true)
+		w.use(b, 8*time.Second, 0)
+		w.check()
+	}
 }
 
 // While a limit was too small to be divided, one node had it all. The others divide it only when that one has heard that

@@ -10,8 +10,8 @@ local ttl, deadline = tonumber(ARGV[7]), tonumber(ARGV[8])
 local seenEpoch, seenCall = tonumber(ARGV[9]), tonumber(ARGV[10])
 local credit, ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
 local stepped, knownList, settled = ARGV[13] == '1', ARGV[14], tonumber(ARGV[15])
-local FIXED, EACH, POLL, EPS, KEEP = 15, 9, 10000, 1e-9, 2592000
-local LEFT = 15000000 -- how long the roster may take to learn that a node has left
+local back = ARGV[16] == '1' -- the process has had a session before, and tells what it has sent since
+local FIXED, EACH, POLL, EPS, KEEP = 16, 9, 10000, 1e-9, 2592000
 
 local now = tonumber(ARGV[2])
 if now == 0 then
@@ -32,15 +32,11 @@ local high, highAt, was, fell = tonumber(st[14] or 0), tonumber(st[15] or 0), to
 if op == 'hello' then return {'hello', whole(now), whole(epoch), whole(calls)} end
 if deadline > 0 and now > deadline then return {'late', whole(now)} end
 
-local sids, ends, counts, left, leftOf = {}, {}, {}, {}, {} -- by name
+local sids, ends, counts = {}, {}, {} -- by name
 local flat = redis.call('HGETALL', KEYS[2])
 for i = 1, #flat, 2 do
   local s, e, c = string.match(flat[i + 1], '^(%S+) (%S+) (%S+)$')
-  if s == '-' then
-    left[flat[i]], leftOf[flat[i]] = tonumber(e), tonumber(c)
-  else
-    sids[flat[i]], ends[flat[i]], counts[flat[i]] = s, tonumber(e), tonumber(c)
-  end
+  sids[flat[i]], ends[flat[i]], counts[flat[i]] = s, tonumber(e), tonumber(c)
 end
 
 local lost = epoch == 0 or seenEpoch > epoch or (seenEpoch == epoch and seenCall > calls) or now < last - 1000000
@@ -51,7 +47,7 @@ if op == 'join' then
     redis.call('DEL', KEYS[1], KEYS[2])
     epoch, calls, nodes, full, idle, list = math.max(epoch, seenEpoch) + 1, 0, most, false, false, '0'
     before, grown, grownAt, high, highAt, was, fell = 1, 0, 0, 0, 0, 0, 0
-    sids, ends, counts, left, leftOf = {}, {}, {}, {}, {}
+    sids, ends, counts = {}, {}, {}
     if credit > 0 then paid, at = credit, now else paid, at = 0, now + ttl end
   end
 elseif lost or sids[name] ~= sid or ends[name] < now then
@@ -72,10 +68,8 @@ local function census(lives)
     if lives(n) then add(n, 1) end
   end
   local function part()
-    local gone = 0
-    for _ in pairs(left) do gone = gone + 1 end
-    if idle or here + gone >= nodes then return 1 end
-    return (agreed + gone) / nodes
+    if idle or here >= nodes then return 1 end
+    return agreed / nodes
   end
   return part, function(n) add(n, -1) end
 end
@@ -102,12 +96,12 @@ for n, e in pairs(ends) do
   end
 end
 if op == 'leave' then
-  sids[name], ends[name], counts[name], left[name], leftOf[name], changed = nil, nil, nil, now + LEFT, nodes, true
-  redis.call('HSET', KEYS[2], name, '- ' .. whole(now + LEFT) .. ' ' .. whole(nodes))
+  sids[name], ends[name], counts[name], changed = nil, nil, nil, true
+  redis.call('HDEL', KEYS[2], name)
   idle = next(sids) == nil
 else
   changed = changed or sids[name] ~= sid
-  sids[name], ends[name], counts[name], left[name], idle = sid, now + ttl, count, nil, false
+  sids[name], ends[name], counts[name], idle = sid, now + ttl, count, false
   redis.call('HSET', KEYS[2], name, sid .. ' ' .. whole(now + ttl) .. ' ' .. whole(count))
 end
 local live, sessions, known = {}, 0, nodes
@@ -122,20 +116,14 @@ if nodes == 0 then nodes = known end -- nobody has a count now
 if nodes >= high then
   high, highAt = nodes, now
 elseif now - highAt > settled then
-  high, highAt, was, fell = nodes, now, high, paid
-end
-for n, e in pairs(left) do
-  if e < now or nodes < leftOf[n] then -- the roster knows of it
-    left[n] = nil
-    redis.call('HDEL', KEYS[2], n)
-  end
+  high, highAt, was, fell = nodes, now, math.max(was, high), paid
 end
 local part = census(function() return true end)()
-if part > before and op ~= 'join' then
-  -- A share is divided anew whose node is gone or was not counted: nobody tells what has been sent of it. (Who joins
-  -- tells what it owes.)
-  grown, grownAt = grown + part - before, paid
-end
+-- A share is divided anew whose node is gone or was not counted: nobody tells what has been sent of it. Who comes back
+-- tells what it owes of its own.
+local growth = part - before
+if back then growth = math.max(growth - 1 / known, (known - nodes) / known) end
+if growth > 0 and part > before and credit == 0 then grown, grownAt = grown + growth, paid end
 if part < 1 then
   full = false
 elseif not full then
@@ -187,7 +175,7 @@ for k = 3, #KEYS do
     end
   end
   if not known then -- in this epoch
-    debt, since, old, gone, share = math.max(0, burst - rate * paid / 1e6), paid, rate, 0, grown
+    debt, since, old, gone, share = math.max(0, burst - rate * paid / 1e6), paid, rate, 0, 0
   end
   local small = burst < high
   local passed = math.max(0, paid - since) / 1e6
@@ -195,7 +183,9 @@ for k = 3, #KEYS do
   debt = math.max(0, debt - old * (passed - age)) + spent
   debt = math.max(0, debt - old * age) + gone
   if small then debt = math.max(debt, alone) else debt = debt + alone end
-  debt = debt + math.max(0, burst * math.min(1, grown - share) - rate * (paid - grownAt) / 1e6)
+  -- All that is not paid off of what anybody has sent is a burst at most.
+  local new = math.max(0, burst * math.min(1, grown - share) - rate * (paid - grownAt) / 1e6)
+  debt = math.max(debt, math.min(burst, debt + new))
   if small and full then debt = math.max(debt, burst - rate * (paid - fullSince) / 1e6) end
   if not small and burst < was then debt = math.max(debt, burst - rate * (paid - fell) / 1e6) end
   if pause > 0 then paused = math.max(paused, now + pause) end
