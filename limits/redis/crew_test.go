@@ -18,7 +18,6 @@ type rumour struct {
 	at     time.Time
 	reader int
 	about  int
-	in     bool
 }
 
 func newCrew(n int) crew {
@@ -59,21 +58,21 @@ func (c *crew) members(i int) (names []string, agreed bool) {
 // goes takes a node out: its own sign of life is over before the others find it so.
 func (c *crew) goes(now time.Time, i int, killed bool) {
 	c.in[i], c.agreed[i], c.dead[i] = false, false, killed
-	c.spread(now, i, false)
+	c.spread(now, i)
 }
 
 // comes lets a node give signs of life. It counts all others that do.
 func (c *crew) comes(now time.Time, i int) {
 	c.in[i], c.dead[i] = true, false
 	copy(c.counts[i], c.in)
-	c.spread(now, i, true)
+	c.spread(now, i)
 }
 
 // spread lets each of the others read something, at the latest a beat later.
-func (c *crew) spread(now time.Time, i int, in bool) {
+func (c *crew) spread(now time.Time, i int) {
 	for j := range c.in {
 		if j != i {
-			c.rumours = append(c.rumours, rumour{now.Add(c.late()), j, i, in})
+			c.rumours = append(c.rumours, rumour{now.Add(c.late()), j, i})
 		}
 	}
 }

@@ -111,12 +111,18 @@ func TestTheOwnerInSessionWaitsForLeases(t *testing.T) {
 	require.Greater(t, tried, 20)
 }
 
-// unsettled is a cluster of n nodes without Redis, whose roster the test changes. All read at once what has changed.
-func unsettled(t *testing.T, n int) *world {
+// changing is a cluster of n nodes whose roster the test changes. All read at once what has changed.
+func changing(t *testing.T, n int) *world {
 	w := newWorld(t, servers.Redis(t).URL, n, 0)
 	t.Cleanup(w.close)
 	w.crew.changing = true
 	w.crew.late = func() time.Duration { return 0 }
+	return w
+}
+
+// unsettled is the same without Redis, when each node has its share.
+func unsettled(t *testing.T, n int) *world {
+	w := changing(t, n)
 	for i := range w.cut {
 		w.cut[i] = true
 	}
@@ -206,10 +212,7 @@ func TestWhoDoesNotKnowTheOthersPassesNothing(t *testing.T) {
 
 // A node that sends nothing is no stand-in for one that is cut off.
 func TestWhoSendsNothingHasNoShare(t *testing.T) {
-	w := newWorld(t, servers.Redis(t).URL, 3, 0)
-	t.Cleanup(w.close)
-	w.crew.changing = true
-	w.crew.late = func() time.Duration { return 0 }
+	w := changing(t, 3)
 	w.crew.goes(w.now, 2, false)
 	w.pass(4 * time.Millisecond)
 	w.crew.in[2] = true // it knows of the others, who do not count it
@@ -225,10 +228,7 @@ func TestWhoSendsNothingHasNoShare(t *testing.T) {
 
 // Who has left does not stand in for one that is cut off, when another has come meanwhile.
 func TestWhoHasLeftHasNoShare(t *testing.T) {
-	w := newWorld(t, servers.Redis(t).URL, 4, 0)
-	t.Cleanup(w.close)
-	w.crew.changing = true
-	w.crew.late = func() time.Duration { return 0 }
+	w := changing(t, 4)
 	w.crew.goes(w.now, 3, false)
 	w.pass(3 * time.Second)
 	b := limit(1, 100, 10)
