@@ -62,3 +62,22 @@ func TestShutdownWritesWhatLingers(t *testing.T) {
 	r.await(held, delivery.StatusHeld)
 	r.audited()
 }
+
+// A hold for a rate that is written after the rate was raised does not wait for the old one's turn: the wake of the
+// change came before it.
+func TestAHoldThatIsWrittenAfterItsRateWasRaised(t *testing.T) {
+	t.Parallel()
+	r, _ := lingering(t, time.Hour)
+	r.tenantIs(store.Tenant{Rates: []store.TenantRate{{PerSecond: 1.0 / 3600, Burst: 1}}})
+	pinned := func(_ int, m *store.NewMessage) { m.Account = r.acct.ID }
+	r.await(r.accept(1, pinned), delivery.StatusSent)
+	late := r.accept(1, pinned)
+	r.await(late, delivery.StatusSending)
+	require.Eventually(t, func() bool {
+		why, ok := r.pipe.Standing(delivery.Queue{Tenant: tenant, Channel: delivery.SMS, Lane: delivery.Normal})
+		return ok && why.Reason == pipeline.ReasonRateLimited
+	}, patience, tick, "the hold has been decided")
+	r.tenantIs(store.Tenant{Rates: []store.TenantRate{{PerSecond: 1000, Burst: 100}}})
+	r.await(r.accept(1, pinned), delivery.StatusSent)
+	r.await(late, delivery.StatusSent)
+}
