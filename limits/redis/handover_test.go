@@ -344,3 +344,33 @@ func TestALimitIsDividedAgainWhenItsOwnerHasHeard(t *testing.T) {
 		}
 	}
 }
+
+// What a node knows of the others, as Redis is told and as its own parts begin: each rule for itself.
+func TestWhatANodeGoesBy(t *testing.T) {
+	a := alone{here: true, count: 3}
+	require.Equal(t, -3, a.told(0), "not all count it")
+	a.agreed, a.from = true, 100
+	require.Equal(t, -3, a.told(99), "not all go by that yet")
+	require.Equal(t, 3, a.told(100))
+	a.here = false
+	require.Equal(t, 0, a.told(100), "it sends nothing")
+
+	p := pace{settled: 50, spread: 10}
+	a = alone{}
+	a.counted(2, 100, &p)
+	require.Equal(t, []int64{unseen, 150}, []int64{int64(a.high), a.fell}, "there may have been more, who are gone")
+	a = alone{count: 4}
+	for _, n := range []int{3, 2} {
+		for at := range int64(2) {
+			a.counted(n, 1000*int64(4-n)+10*at, &p)
+		}
+	}
+	require.Equal(t, []int64{4, 2060}, []int64{int64(a.high), a.fell}, "a later fall does not hide an earlier one")
+
+	var b bucket
+	b.begin(100, 1, 5)
+	b.localTake(1, 200)
+	owed := b.owed(200)
+	b.begin(50, 1, 5)
+	require.InDelta(t, owed, b.owed(200), 1e-9, "an earlier beginning pays nothing off")
+}
